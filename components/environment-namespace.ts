@@ -1,0 +1,176 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { splitRepository } from "../registry/reference";
+import type { Config } from "../config-schema";
+import type { StackConfig } from "../config";
+import { networkPolicies } from "./internal/network-policies";
+
+export interface EnvironmentNamespaceArgs {
+  readonly config: StackConfig;
+}
+
+/** The minor version whose `restricted` profile is enforced, so that an upgrade changes nothing. */
+const POD_SECURITY_VERSION = "v1.34";
+
+const API_GROUPS = [
+  "",
+  "apps",
+  "autoscaling",
+  "batch",
+  "gateway.networking.k8s.io",
+  "monitoring.coreos.com",
+  "networking.k8s.io",
+  "policy",
+];
+const VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"];
+
+/**
+ * The place an environment's pods live in: a namespace that enforces Pod Security `restricted`,
+ * with quota, container defaults, closed network, a service account without a token, the image
+ * pull secret and a role for those who deploy.
+ */
+export class EnvironmentNamespace extends pulumi.ComponentResource {
+  /** The namespace's name. */
+  readonly namespace: pulumi.Output<string>;
+  /** The service account that workloads and suites run as. */
+  readonly serviceAccount: pulumi.Output<string>;
+
+  constructor(
+    name: string,
+    { config }: EnvironmentNamespaceArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
+    super("baton:components:EnvironmentNamespace", name, {}, opts);
+    const inNamespace = (objectName: string) => ({
+      namespace: this.namespace,
+      name: objectName,
+    });
+
+    const modes = ["enforce", "audit", "warn"];
+    const namespace = new k8s.core.v1.Namespace(
+      name,
+      {
+        metadata: {
+          name: config.namespaceName,
+          labels: {
+            "app.kubernetes.io/managed-by": "pulumi",
+            "baton/environment": config.environment,
+            ...Object.fromEntries(
+              modes.flatMap((mode) => [
+                [`pod-security.kubernetes.io/${mode}`, "restricted"],
+                [`pod-security.kubernetes.io/${mode}-version`, POD_SECURITY_VERSION],
+              ]),
+            ),
+          },
+        },
+      },
+      { parent: this },
+    );
+    this.namespace = namespace.metadata.name;
+
+    new k8s.core.v1.ResourceQuota(
+      `${name}-quota`,
+      { metadata: inNamespace("quota"), spec: { hard: config.quota } },
+      { parent: this },
+    );
+    new k8s.core.v1.LimitRange(
+      `${name}-limits`,
+      {
+        metadata: inNamespace("container-defaults"),
+        spec: { limits: [{ type: "Container", ...config.limitRange }] },
+      },
+      { parent: this },
+    );
+    for (const policy of networkPolicies(config)) {
+      new k8s.networking.v1.NetworkPolicy(
+        `${name}-${policy.name}`,
+        { metadata: inNamespace(policy.name), spec: policy.spec },
+        { parent: this },
+      );
+    }
+
+    const pullSecret = this.createPullSecret(name, config);
+    const serviceAccount = new k8s.core.v1.ServiceAccount(
+      `${name}-workload`,
+      {
+        metadata: {
+          ...inNamespace("workload"),
+          // Old providers wait for a token Secret, which clusters since 1.24 do not make.
+          annotations: { "pulumi.com/skipAwait": "true" },
+        },
+        automountServiceAccountToken: false,
+        ...(pullSecret === undefined ? {} : { imagePullSecrets: [{ name: pullSecret }] }),
+      },
+      { parent: this },
+    );
+    this.serviceAccount = serviceAccount.metadata.name;
+
+    if (config.namespace.deployers.length > 0) this.createDeployerRole(name, config.namespace);
+    this.registerOutputs({ namespace: this.namespace, serviceAccount: this.serviceAccount });
+  }
+
+  /** The name of the Secret that pulls images; `undefined` where the node's own rights suffice. */
+  private createPullSecret(
+    name: string,
+    { registry, configSecrets }: StackConfig,
+  ): pulumi.Input<string> | undefined {
+    const { pullSecret } = registry;
+    if (pullSecret?.source !== "config") return pullSecret?.secret;
+    const { host } = splitRepository(registry.repository);
+    const { username } = pullSecret;
+    const password = configSecrets["registryPassword"] ?? "";
+    const auth = pulumi
+      .output(password)
+      .apply((value) => Buffer.from(`${username}:${value}`).toString("base64"));
+    const secret = new k8s.core.v1.Secret(
+      `${name}-pull-secret`,
+      {
+        metadata: { namespace: this.namespace },
+        type: "kubernetes.io/dockerconfigjson",
+        stringData: {
+          ".dockerconfigjson": pulumi.secret(
+            pulumi.jsonStringify({ auths: { [host]: { username, password, auth } } }),
+          ),
+        },
+      },
+      { parent: this },
+    );
+    return pulumi.unsecret(secret.metadata.name);
+  }
+
+  private createDeployerRole(name: string, { deployers }: Config["namespace"]): void {
+    const metadata = { namespace: this.namespace, name: "deployer" };
+    const role = new k8s.rbac.v1.Role(
+      `${name}-deployer`,
+      {
+        metadata,
+        rules: [
+          { apiGroups: API_GROUPS, resources: ["*"], verbs: VERBS },
+          {
+            apiGroups: ["rbac.authorization.k8s.io"],
+            resources: ["roles", "rolebindings"],
+            verbs: ["get", "list", "watch"],
+          },
+        ],
+      },
+      { parent: this },
+    );
+    new k8s.rbac.v1.RoleBinding(
+      `${name}-deployers`,
+      {
+        metadata: { namespace: this.namespace, name: "deployers" },
+        roleRef: {
+          apiGroup: "rbac.authorization.k8s.io",
+          kind: "Role",
+          name: role.metadata.name,
+        },
+        subjects: deployers.map((group) => ({
+          apiGroup: "rbac.authorization.k8s.io",
+          kind: "Group",
+          name: group,
+        })),
+      },
+      { parent: this },
+    );
+  }
+}

@@ -1,0 +1,19 @@
+import type { Release } from "../../release/eligibility";
+
+/** Marks the pods of verification Jobs, for network policies and people. */
+export const VERIFICATION = { "app.kubernetes.io/component": "verification" };
+
+/** What selects a workload's pods: never changes, as selectors cannot. */
+export function selectorLabels(workload: string): Record<string, string> {
+  return { "app.kubernetes.io/name": workload };
+}
+
+/** What every object of a release carries: whose it is, and both its tag and its version. */
+export function releaseLabels(environment: string, release: Release): Record<string, string> {
+  return {
+    "app.kubernetes.io/instance": environment,
+    "app.kubernetes.io/managed-by": "pulumi",
+    "app.kubernetes.io/version": release.version ?? release.imageTag,
+    "baton/image-tag": release.imageTag,
+  };
+}

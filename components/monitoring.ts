@@ -1,0 +1,93 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import type { Config, WorkloadConfig } from "../config-schema";
+import { selectorLabels } from "./internal/labels";
+
+export interface MonitoringArgs {
+  readonly namespace: string;
+  readonly monitoring: Config["monitoring"];
+  readonly workloads: Config["workloads"];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** What a Prometheus without its operator looks for on pods. */
+export function scrapeAnnotations(
+  { level, prometheusOperator }: Config["monitoring"],
+  { metrics, port }: WorkloadConfig,
+): Record<string, string> {
+  const scrapePort = metrics?.port ?? port;
+  if (level === "none" || prometheusOperator || metrics === undefined || scrapePort === undefined) {
+    return {};
+  }
+  return {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/path": metrics.path,
+    "prometheus.io/port": String(scrapePort),
+  };
+}
+
+/**
+ * A ServiceMonitor for each workload with metrics, and alert rules at level `alerts`, for the
+ * Prometheus operator (https://prometheus-operator.dev/docs/api-reference/api/).
+ */
+export class Monitoring extends pulumi.ComponentResource {
+  constructor(name: string, args: MonitoringArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("baton:components:Monitoring", name, {}, opts);
+    const { namespace, labels, workloads } = args;
+    for (const [workload, { metrics, port }] of Object.entries(workloads)) {
+      if (metrics === undefined || port === undefined) continue;
+      new k8s.apiextensions.CustomResource(
+        `${name}-${workload}`,
+        {
+          apiVersion: "monitoring.coreos.com/v1",
+          kind: "ServiceMonitor",
+          metadata: { namespace, name: workload, labels },
+          spec: {
+            selector: { matchLabels: selectorLabels(workload) },
+            endpoints: [{ port: "http", path: metrics.path }],
+          },
+        },
+        { parent: this },
+      );
+    }
+    if (args.monitoring.level === "alerts") {
+      new k8s.apiextensions.CustomResource(
+        `${name}-alerts`,
+        {
+          apiVersion: "monitoring.coreos.com/v1",
+          kind: "PrometheusRule",
+          metadata: { namespace, name: "alerts", labels },
+          spec: { groups: [{ name: "baton", rules: alertRules(namespace) }] },
+        },
+        { parent: this },
+      );
+    }
+    this.registerOutputs({});
+  }
+}
+
+function alertRules(namespace: string) {
+  const rule = (alert: string, expr: string, duration: string, summary: string) => ({
+    alert,
+    expr,
+    for: duration,
+    labels: { severity: "page" },
+    annotations: { summary },
+  });
+  const within = `namespace="${namespace}"`;
+  return [
+    rule("TargetDown", `up{${within}} == 0`, "5m", "{{ $labels.pod }} cannot be scraped"),
+    rule(
+      "PodRestarting",
+      `increase(kube_pod_container_status_restarts_total{${within}}[15m]) > 3`,
+      "5m",
+      "{{ $labels.pod }} keeps restarting",
+    ),
+    rule(
+      "DeploymentUnavailable",
+      `kube_deployment_status_replicas_unavailable{${within}} > 0`,
+      "15m",
+      "{{ $labels.deployment }} has had too few ready pods for 15 minutes",
+    ),
+  ];
+}

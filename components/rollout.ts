@@ -1,0 +1,21 @@
+import * as pulumi from "@pulumi/pulumi";
+
+export interface RolloutArgs {
+  /** The kubeconfig's context; its current one unless given. */
+  readonly context: string | undefined;
+  readonly namespace: string;
+  readonly deployment: string;
+  /** Changes with the Deployment's spec: another one is another rollout. */
+  readonly spec: pulumi.Input<string>;
+}
+
+/**
+ * The wait for a Deployment's rollout, as a resource: there once the new pods are available and
+ * the old ones gone. A rollout without progress fails with the pods' own reasons, and is awaited
+ * again by the next `up`. Served by `provider/`.
+ */
+export class Rollout extends pulumi.CustomResource {
+  constructor(name: string, args: RolloutArgs, opts?: pulumi.CustomResourceOptions) {
+    super("promotion:index:Rollout", name, { ...args }, opts);
+  }
+}

@@ -1,0 +1,116 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import * as random from "@pulumi/random";
+import type { Config } from "../config-schema";
+
+export interface SettingsArgs {
+  readonly namespace: string;
+  readonly settings: Config["settings"];
+  /** Values of the secrets whose source is `config`, by key. */
+  readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
+  /** The tag of the release these settings belong to. */
+  readonly imageTag: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** How a container gets its settings. */
+export interface ContainerSettings {
+  readonly env: k8s.types.input.core.v1.EnvVar[];
+  readonly envFrom: k8s.types.input.core.v1.EnvFromSource[];
+  readonly volumes: k8s.types.input.core.v1.Volume[];
+  readonly volumeMounts: k8s.types.input.core.v1.VolumeMount[];
+}
+
+/**
+ * One release's settings: an immutable ConfigMap and an immutable Secret. Their logical names carry
+ * the release's tag and their real names are Pulumi's, so the former release's objects stay until
+ * a later release has succeeded, and a rollback finds its own again.
+ */
+export class Settings extends pulumi.ComponentResource {
+  /** What a container must say to have these settings. */
+  readonly container: ContainerSettings;
+
+  constructor(name: string, args: SettingsArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("baton:components:Settings", name, {}, opts);
+    const { settings, namespace, labels, imageTag } = args;
+    const metadata = { namespace, labels };
+
+    const configMap = new k8s.core.v1.ConfigMap(
+      `${name}-${imageTag}`,
+      { metadata, data: settings.config, immutable: true },
+      { parent: this },
+    );
+
+    const owned: Record<string, pulumi.Input<string>> = {};
+    for (const [key, secret] of Object.entries(settings.secrets)) {
+      if (secret.source === "config") {
+        const value = args.configSecrets[key];
+        if (value !== undefined) owned[key] = value;
+      } else if (secret.source === "random") {
+        owned[key] = new random.RandomPassword(
+          `${name}-${key}`,
+          { length: secret.length, special: false, keepers: { rotation: String(secret.rotation) } },
+          { parent: this },
+        ).result;
+      }
+    }
+    const secret =
+      Object.keys(owned).length === 0
+        ? undefined
+        : new k8s.core.v1.Secret(
+            `${name}-${imageTag}`,
+            { metadata, type: "Opaque", stringData: owned, immutable: true },
+            { parent: this },
+          );
+
+    this.container = containerSettings(
+      settings,
+      configMap.metadata.name,
+      // Old providers taint every output of a Secret; its name is none, and belongs in previews.
+      secret && pulumi.unsecret(secret.metadata.name),
+      Object.keys(owned),
+    );
+    this.registerOutputs({ configMap: configMap.metadata.name });
+  }
+}
+
+function containerSettings(
+  { secrets, mountPath }: Config["settings"],
+  configMap: pulumi.Input<string>,
+  secret: pulumi.Input<string> | undefined,
+  owned: readonly string[],
+): ContainerSettings {
+  const existing = Object.entries(secrets).flatMap(([key, source]) =>
+    source.source === "existing" ? [{ name: key, secret: source.secret, key: source.key }] : [],
+  );
+  if (mountPath === undefined) {
+    return {
+      envFrom: [
+        { configMapRef: { name: configMap } },
+        ...(secret === undefined ? [] : [{ secretRef: { name: secret } }]),
+      ],
+      env: existing.map((reference) => ({
+        name: reference.name,
+        valueFrom: { secretKeyRef: { name: reference.secret, key: reference.key } },
+      })),
+      volumes: [],
+      volumeMounts: [],
+    };
+  }
+  const item = (key: string, path = key) => ({ key, path });
+  const sources: k8s.types.input.core.v1.VolumeProjection[] = [
+    { configMap: { name: configMap } },
+    ...(secret === undefined
+      ? []
+      : [{ secret: { name: secret, items: owned.map((key) => item(key)) } }]),
+    ...existing.map((reference) => ({
+      secret: { name: reference.secret, items: [item(reference.key, reference.name)] },
+    })),
+  ];
+  return {
+    env: [],
+    envFrom: [],
+    volumes: [{ name: "settings", projected: { sources } }],
+    volumeMounts: [{ name: "settings", mountPath, readOnly: true }],
+  };
+}

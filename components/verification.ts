@@ -1,0 +1,100 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import type { Config, SuiteConfig } from "../config-schema";
+import type { Release } from "../release/eligibility";
+import { qualifyImage } from "../registry/reference";
+import { EarnedTag } from "./earned-tag";
+import { contentHash } from "./internal/hash";
+import { VERIFICATION } from "./internal/labels";
+import { suitePod } from "./internal/pod";
+
+export interface VerificationArgs {
+  readonly namespace: string;
+  readonly serviceAccount: pulumi.Input<string>;
+  /** Suites by name, in the order they run. */
+  readonly suites: readonly (readonly [string, SuiteConfig])[];
+  readonly registry: Config["registry"];
+  readonly release: Release;
+  /** The release's image by digest. */
+  readonly image: string;
+  /** Where a suite finds its target. */
+  readonly targetUrl: (suite: SuiteConfig) => string | undefined;
+  /** Everything that was deployed: when any of it changes, the suites run again. */
+  readonly deployed: pulumi.Input<unknown>;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Longer than the Job's own deadline, so that the cluster's reason is what the error shows. */
+const AWAIT_MARGIN_SECONDS = 30;
+/** The user of distroless and k6 images alike; no suite needs a particular one. */
+const SUITE_USER = 65532;
+
+/**
+ * Runs the environment's suites against what was just deployed, one Job after another, inside the
+ * cluster. When all have passed, the release earns its tag: no pass, no tag, no way on.
+ */
+export class Verification extends pulumi.ComponentResource {
+  /** Known once every suite has passed and the registry holds the tag. */
+  readonly earnedTag: pulumi.Output<string>;
+
+  constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("baton:components:Verification", name, {}, opts);
+    const { release, labels } = args;
+    const verifies = contentHash(args.deployed);
+
+    let previous: pulumi.Resource[] = [];
+    for (const [suiteName, suite] of args.suites) {
+      const image =
+        suite.image === undefined
+          ? args.image
+          : qualifyImage(suite.image, args.registry.repository);
+      const targetUrl = args.targetUrl(suite);
+      const job = new k8s.batch.v1.Job(
+        `${name}-${suiteName}`,
+        {
+          metadata: { namespace: args.namespace, labels: { ...labels, ...VERIFICATION } },
+          spec: {
+            backoffLimit: 0,
+            activeDeadlineSeconds: suite.timeoutSeconds,
+            template: {
+              metadata: {
+                labels: { ...labels, ...VERIFICATION, "app.kubernetes.io/name": suiteName },
+                annotations: { "baton/verifies": verifies },
+              },
+              spec: suitePod({
+                name: suiteName,
+                image,
+                command: suite.command,
+                args: suite.args,
+                env: {
+                  RELEASE_TAG: release.imageTag,
+                  ...(targetUrl === undefined ? {} : { TARGET_URL: targetUrl }),
+                },
+                resources: suite.resources,
+                runAsUser: SUITE_USER,
+                serviceAccount: args.serviceAccount,
+              }),
+            },
+          },
+        },
+        {
+          parent: this,
+          dependsOn: previous,
+          customTimeouts: { create: `${suite.timeoutSeconds + AWAIT_MARGIN_SECONDS}s` },
+          // A suite that failed runs again on the next `up`, whichever the provider's version.
+          replaceOnChanges: ["#initerror"],
+          deleteBeforeReplace: true,
+        },
+      );
+      previous = [job];
+    }
+
+    const { tag } = new EarnedTag(
+      `${name}-earned-tag`,
+      { registry: args.registry, digest: release.digest, tag: release.earnedTag },
+      { parent: this, dependsOn: previous },
+    );
+    this.earnedTag = tag;
+    this.registerOutputs({ earnedTag: tag });
+  }
+}

@@ -1,0 +1,183 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import type { Config, WorkloadConfig } from "../config-schema";
+import { contentHash } from "./internal/hash";
+import { selectorLabels } from "./internal/labels";
+import { workloadPod } from "./internal/pod";
+import { Rollout } from "./rollout";
+import type { ContainerSettings } from "./settings";
+
+export interface WorkloadArgs {
+  readonly namespace: string;
+  /** The kubeconfig's context, for reading why a rollout failed. */
+  readonly context: string | undefined;
+  readonly serviceAccount: pulumi.Input<string>;
+  readonly workload: WorkloadConfig;
+  readonly rollout: Config["rollout"];
+  /** The image by digest, `repository@sha256:…`. */
+  readonly image: string;
+  readonly settings: ContainerSettings;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Put on the pods, e.g. what Prometheus looks for. */
+  readonly podAnnotations: Readonly<Record<string, string>>;
+}
+
+/** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
+const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
+/** No rollout ends later than this, however often it makes a little progress. */
+const ROLLOUT_TIMEOUT = "60m";
+
+/**
+ * One process of the image: a Deployment with its Service, disruption budget and autoscaler, or a
+ * CronJob. The rollout is awaited; without progress for `progressDeadlineSeconds` it has failed.
+ */
+export class Workload extends pulumi.ComponentResource {
+  /** What the workload's objects are called. */
+  readonly objectName: string;
+  /** The pod as declared: changes with everything that a release may change. */
+  readonly podTemplate: pulumi.Input<k8s.types.input.core.v1.PodTemplateSpec>;
+
+  constructor(name: string, args: WorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("baton:components:Workload", name, {}, opts);
+    const { workload, labels } = args;
+    this.objectName = workload.name ?? name;
+    const selector = workload.selector ?? selectorLabels(name);
+    const allLabels = { ...labels, ...selectorLabels(name), ...selector };
+    this.podTemplate = {
+      metadata: { labels: allLabels, annotations: { ...args.podAnnotations } },
+      spec: workloadPod({ ...args, name, selector }),
+    };
+    const metadata = { namespace: args.namespace, name: this.objectName, labels: allLabels };
+
+    if (workload.kind === "CronJob") {
+      this.createCronJob(name, metadata, workload);
+    } else {
+      this.createDeployment(name, metadata, selector, args);
+    }
+    this.registerOutputs({ objectName: this.objectName });
+  }
+
+  private createDeployment(
+    name: string,
+    metadata: k8s.types.input.meta.v1.ObjectMeta,
+    selector: Record<string, string>,
+    { workload, rollout, namespace, context }: WorkloadArgs,
+  ): void {
+    const { autoscale, port } = workload;
+    const replicas = autoscale?.minReplicas ?? workload.replicas ?? 1;
+    const spec = {
+      selector: { matchLabels: selector },
+      strategy: {
+        type: "RollingUpdate",
+        rollingUpdate: {
+          maxSurge: amount(rollout.maxSurge),
+          maxUnavailable: amount(rollout.maxUnavailable),
+        },
+      },
+      progressDeadlineSeconds: rollout.progressDeadlineSeconds,
+      template: this.podTemplate,
+    };
+    const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
+    const deployment = new k8s.apps.v1.Deployment(
+      name,
+      { metadata: awaitedElsewhere, spec: { replicas, ...spec } },
+      {
+        parent: this,
+        // The autoscaler owns the number from the first rollout on.
+        ...(autoscale === undefined ? {} : { ignoreChanges: ["spec.replicas"] }),
+      },
+    );
+
+    new Rollout(
+      `${name}-rollout`,
+      {
+        context,
+        namespace,
+        deployment: this.objectName,
+        spec: contentHash(autoscale === undefined ? { replicas, ...spec } : spec),
+      },
+      {
+        parent: this,
+        dependsOn: [deployment],
+        customTimeouts: { create: ROLLOUT_TIMEOUT, update: ROLLOUT_TIMEOUT },
+      },
+    );
+
+    if (port !== undefined) {
+      new k8s.core.v1.Service(
+        name,
+        {
+          metadata: awaitedElsewhere,
+          spec: { selector, ports: [{ name: "http", port: 80, targetPort: port }] },
+        },
+        { parent: this },
+      );
+    }
+    if (replicas > 1) {
+      new k8s.policy.v1.PodDisruptionBudget(
+        name,
+        {
+          metadata,
+          spec: {
+            selector: { matchLabels: selector },
+            maxUnavailable: 1,
+            // Broken pods must not block the drain of their node.
+            unhealthyPodEvictionPolicy: "AlwaysAllow",
+          },
+        },
+        { parent: this },
+      );
+    }
+    if (autoscale !== undefined) {
+      new k8s.autoscaling.v2.HorizontalPodAutoscaler(
+        name,
+        {
+          metadata,
+          spec: {
+            scaleTargetRef: {
+              apiVersion: "apps/v1",
+              kind: "Deployment",
+              name: deployment.metadata.name,
+            },
+            minReplicas: autoscale.minReplicas,
+            maxReplicas: autoscale.maxReplicas,
+            metrics: [
+              {
+                type: "Resource",
+                resource: {
+                  name: "cpu",
+                  target: { type: "Utilization", averageUtilization: autoscale.cpuUtilization },
+                },
+              },
+            ],
+          },
+        },
+        { parent: this },
+      );
+    }
+  }
+
+  private createCronJob(
+    name: string,
+    metadata: k8s.types.input.meta.v1.ObjectMeta,
+    { schedule }: WorkloadConfig,
+  ): void {
+    new k8s.batch.v1.CronJob(
+      name,
+      {
+        metadata,
+        spec: {
+          schedule: schedule ?? "",
+          concurrencyPolicy: "Forbid",
+          jobTemplate: { spec: { backoffLimit: 1, template: this.podTemplate } },
+        },
+      },
+      { parent: this },
+    );
+  }
+}
+
+/** Kubernetes takes a number of pods as a number and a percentage as text. */
+function amount(text: string): number | string {
+  return text.endsWith("%") ? text : Number(text);
+}

@@ -1,0 +1,305 @@
+import { z } from "zod";
+import { QUANTITY } from "./components/internal/quantity";
+
+/*
+ * What a stack file may say. Every message completes the sentence "… is X; expected …".
+ */
+
+const name = z
+  .string()
+  .regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, "a DNS label of at most 40 characters, such as web");
+const text = z.string({ error: "a text" }).min(1, "a text that is not empty");
+const port = z
+  .int({ error: "a port number" })
+  .min(1, "a port from 1 to 65535")
+  .max(65535, "a port from 1 to 65535");
+const count = z.int({ error: "a whole number" });
+const seconds = count.min(1, "a number of seconds from 1");
+const cidr = z.cidrv4({ error: "an IPv4 range, such as 10.20.0.0/16" });
+/** Scalars as YAML reads them; Kubernetes wants text. */
+const scalar = z
+  .union([z.string(), z.number(), z.boolean()], { error: "a text, a number, true or false" })
+  .transform(String);
+const quantity = z
+  .union([z.string(), z.number()], { error: "a Kubernetes quantity, such as 500m or 512Mi" })
+  .transform(String)
+  .pipe(z.string().regex(QUANTITY, "a Kubernetes quantity, such as 500m or 512Mi"));
+const labels = z.record(z.string(), scalar);
+const command = z.array(scalar, { error: "a list of words" });
+const compute = z.strictObject({ cpu: quantity, memory: quantity });
+
+const resources = z.strictObject({ requests: compute, limits: compute });
+
+const probe = z.strictObject({
+  /** HTTP path on `port`; or give `command`. */
+  path: text.optional(),
+  port: port.optional(),
+  command: command.optional(),
+  initialDelaySeconds: count.optional(),
+  periodSeconds: seconds.optional(),
+  timeoutSeconds: seconds.optional(),
+  failureThreshold: count.optional(),
+});
+
+const toleration = z.strictObject({
+  key: text.optional(),
+  operator: z.enum(["Exists", "Equal"]).optional(),
+  value: scalar.optional(),
+  effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
+});
+
+const tls = z.discriminatedUnion("source", [
+  /** A TLS Secret that something else keeps in the namespace. */
+  z.strictObject({ source: z.literal("existing"), secret: text }),
+  /** The Ingress controller finds it by the host, as AWS's does in ACM. */
+  z.strictObject({ source: z.literal("controller") }),
+  /** A certificate that cert-manager obtains from this ClusterIssuer. */
+  z.strictObject({ source: z.literal("certManager"), issuer: text }),
+  /** `baton:tlsCertificate` and `baton:tlsKey`, both PEM, the key set with `--secret`. */
+  z.strictObject({ source: z.literal("config") }),
+]);
+
+const exposure = z.strictObject({
+  /** Which of the cluster's two entrances, as `baton:entrances` names them. */
+  scope: z.enum(["internal", "public"]),
+  host: text,
+  path: text.default("/"),
+  /** Who may call, by client address; none means everyone the entrance lets in. */
+  sourceRanges: z.array(cidr).optional(),
+  /** Ingress only; with a Gateway, the listener holds the certificate. */
+  tls: tls.optional(),
+  /** Put on the Ingress or HTTPRoute: how an authenticating proxy is switched on. */
+  annotations: labels.optional(),
+});
+
+const workload = z.strictObject({
+  kind: z.enum(["Deployment", "CronJob"]).default("Deployment"),
+  /** The object's name, where it is not the workload's own key. */
+  name: name.optional(),
+  /** The pods' selector, where an adopted Deployment has another one. */
+  selector: labels.optional(),
+  command: command.optional(),
+  args: command.optional(),
+  /** The container's port; makes a Service. */
+  port: port.optional(),
+  /** When a CronJob runs, in cron's five fields. */
+  schedule: text.optional(),
+  replicas: count.min(1, "a whole number from 1").optional(),
+  autoscale: z
+    .strictObject({
+      minReplicas: count.min(1, "a whole number from 1"),
+      maxReplicas: count.min(1, "a whole number from 1"),
+      /** Average CPU, in percent of the request. */
+      cpuUtilization: count.min(1, "a percentage").max(100, "a percentage"),
+    })
+    .optional(),
+  resources,
+  probes: z
+    .strictObject({
+      startup: probe.optional(),
+      readiness: probe.optional(),
+      liveness: probe.optional(),
+    })
+    .default({}),
+  /** Run to their end before the container starts, from the same image. */
+  initContainers: z
+    .array(z.strictObject({ name, command: command.optional(), args: command.optional() }))
+    .default([]),
+  /** Folders the process may write to; all else is read-only. */
+  writablePaths: z.array(text).default([]),
+  runAsUser: count.min(1, "a user id from 1: containers do not run as root").default(65532),
+  /** Wait before SIGTERM, so that the endpoints are gone from the proxies first. */
+  preStopSeconds: count.min(0, "a number of seconds from 0").default(5),
+  terminationGracePeriodSeconds: seconds.default(30),
+  nodeSelector: labels.optional(),
+  tolerations: z.array(toleration).optional(),
+  topologySpread: z
+    .strictObject({
+      topologyKey: text,
+      whenUnsatisfiable: z.enum(["DoNotSchedule", "ScheduleAnyway"]),
+    })
+    .optional(),
+  metrics: z.strictObject({ path: text, port: port.optional() }).optional(),
+  exposure: exposure.optional(),
+});
+
+const suite = z.strictObject({
+  /** The release's own image unless given; a name without a registry is in `baton:registry`'s. */
+  image: text.optional(),
+  command: command.optional(),
+  args: command.optional(),
+  /** The workload under test: its Service's URL is in TARGET_URL. */
+  target: name.optional(),
+  /** Call the target through its exposure instead of its Service. */
+  through: z.enum(["service", "exposure"]).default("service"),
+  timeoutSeconds: seconds.default(120),
+  resources: resources.default({
+    requests: { cpu: "50m", memory: "64Mi" },
+    limits: { cpu: "500m", memory: "256Mi" },
+  }),
+});
+
+/** Where the value of a secret comes from. */
+const secret = z.discriminatedUnion("source", [
+  /** Pulumi's encrypted config: `pulumi config set --secret NAME`. */
+  z.strictObject({ source: z.literal("config") }),
+  /** Generated once; another `rotation` generates another one. */
+  z.strictObject({
+    source: z.literal("random"),
+    length: count.min(16, "a length from 16").max(256, "a length up to 256").default(32),
+    rotation: count.default(1),
+  }),
+  /** A Secret that something else keeps in the namespace, such as External Secrets. */
+  z.strictObject({ source: z.literal("existing"), secret: text, key: text }),
+]);
+
+const entrance = z.strictObject({
+  /** The Ingress class, or the Gateway's name. */
+  name: text,
+  /** Where its proxies run as pods: a Gateway's own namespace, or an Ingress controller's. */
+  namespace: text.optional(),
+  /** Where its proxies call from, if they are no pods, such as a load balancer's subnets. */
+  cidr: cidr.optional(),
+});
+
+const egress = z.strictObject({
+  /** What is there; for people. */
+  name,
+  cidr: cidr.optional(),
+  except: z.array(cidr).optional(),
+  /** Pods of this namespace instead of an address range. */
+  namespace: text.optional(),
+  port,
+});
+
+export const Config = z.strictObject({
+  // What moves when a release is promoted.
+  imageTag: text.optional(),
+  imageDigest: z
+    .string()
+    .regex(/^sha256:[0-9a-f]{64}$/, "sha256: and 64 hexadecimal digits")
+    .optional(),
+  version: text.optional(),
+  rollbackOf: text.optional(),
+
+  // What describes the environment.
+  upstream: z
+    .string()
+    .regex(/^[a-z][a-z0-9]*$/, "the name of an environment")
+    .optional(),
+  versioned: z.boolean({ error: "true or false" }).default(false),
+  owns: z.array(z.enum(["repository", "slackChannels"])).default([]),
+  registry: z.strictObject({
+    kind: z.enum(["ecr", "oci"]),
+    repository: z
+      .string()
+      .regex(
+        /^[a-z0-9.-]+(:\d+)?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+$/,
+        "a registry's host and the image's name, such as registry.example.com/podinfo",
+      ),
+    plainHttp: z.boolean({ error: "true or false" }).optional(),
+    pullSecret: z
+      .discriminatedUnion("source", [
+        /** A docker-registry Secret that something else keeps in the namespace. */
+        z.strictObject({ source: z.literal("existing"), secret: text }),
+        /** `baton:registryPassword`, set with `--secret`. */
+        z.strictObject({ source: z.literal("config"), username: text }),
+      ])
+      .optional(),
+    /** Which images ECR keeps, by the giver of their tags. */
+    lifecycle: z
+      .strictObject({
+        /** Whatever one of these has earned is never expired. */
+        keepAll: z.array(text),
+        /** Of the others, so many of the newest; where an image has several tags, the first counts. */
+        keepNewest: z.record(
+          text,
+          count.min(5, "at least 5, so that there is something to go back to"),
+        ),
+      })
+      .optional(),
+  }),
+  cluster: z
+    .strictObject({
+      /** A context of the kubeconfig that kubectl would use too; its current one unless given. */
+      context: text.optional(),
+    })
+    .default({}),
+  namespace: z
+    .strictObject({
+      /** The environment's name unless given. */
+      name: name.optional(),
+      /** Groups that may deploy into the namespace. */
+      deployers: z.array(text).default([]),
+    })
+    .default({ deployers: [] }),
+  /** ResourceQuota's `hard`. */
+  quota: z.record(z.string(), quantity),
+  /** What a container gets that says nothing itself. */
+  limitRange: z.strictObject({ defaultRequest: compute, default: compute }),
+  network: z
+    .strictObject({
+      /** Where Prometheus runs. */
+      prometheusNamespace: text.optional(),
+      /** What the workloads may call besides DNS and each other. */
+      egress: z.array(egress).default([]),
+    })
+    .default({ egress: [] }),
+  entrances: z
+    .strictObject({
+      kind: z.enum(["Ingress", "HTTPRoute"]),
+      controller: z.enum(["alb", "nginx", "envoyGateway", "traefik"]),
+      internal: entrance.optional(),
+      public: entrance.optional(),
+    })
+    .optional(),
+  settings: z
+    .strictObject({
+      config: z.record(z.string(), scalar).default({}),
+      secrets: z.record(z.string(), secret).default({}),
+      /** Mount every setting as a file of this folder instead of an environment variable. */
+      mountPath: text.optional(),
+    })
+    .default({ config: {}, secrets: {} }),
+  workloads: z.record(name, workload),
+  rollout: z
+    .strictObject({
+      strategy: z.enum(["rolling"]).default("rolling"),
+      maxSurge: scalar.default("25%"),
+      maxUnavailable: scalar.default("0"),
+      /** Without progress for this long, the rollout has failed. */
+      progressDeadlineSeconds: seconds.default(300),
+    })
+    .prefault({}),
+  verification: z.strictObject({
+    suites: z.record(name, suite),
+    /** Which suites run here, in this order. */
+    run: z.array(name),
+  }),
+  monitoring: z
+    .strictObject({
+      level: z.enum(["none", "scrape", "alerts"]),
+      /** ServiceMonitor and PrometheusRule instead of annotations. */
+      prometheusOperator: z.boolean({ error: "true or false" }).default(false),
+    })
+    .default({ level: "none", prometheusOperator: false }),
+  slack: z
+    .strictObject({
+      channels: z.record(
+        name,
+        z.strictObject({ topic: text, private: z.boolean({ error: "true or false" }) }),
+      ),
+    })
+    .optional(),
+});
+
+export type Config = z.infer<typeof Config>;
+export type WorkloadConfig = z.infer<typeof workload>;
+export type ProbeConfig = z.infer<typeof probe>;
+export type ExposureConfig = z.infer<typeof exposure>;
+export type EntrancesConfig = NonNullable<Config["entrances"]>;
+export type SuiteConfig = z.infer<typeof suite>;
+export type SecretConfig = z.infer<typeof secret>;
+export type ResourcesConfig = z.infer<typeof resources>;
+export type EntranceConfig = z.infer<typeof entrance>;
+export type TlsConfig = z.infer<typeof tls>;

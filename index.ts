@@ -1,0 +1,4 @@
+import { readConfig } from "./config";
+import { createInfra } from "./infra";
+
+export = () => createInfra(readConfig());

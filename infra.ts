@@ -1,0 +1,207 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { ArtifactRepository } from "./components/artifact-repository";
+import { EnvironmentNamespace } from "./components/environment-namespace";
+import { Exposure } from "./components/exposure";
+import { releaseLabels } from "./components/internal/labels";
+import { Monitoring, scrapeAnnotations } from "./components/monitoring";
+import { Settings } from "./components/settings";
+import { Verification } from "./components/verification";
+import { Workload } from "./components/workload";
+import { checkCluster } from "./cluster";
+import { Refusal, type StackConfig } from "./config";
+import { RegistryError } from "./registry/errors";
+import { openRegistry } from "./registry/registry";
+import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
+import { formatProblem } from "./release/problem";
+
+/** A stack's outputs. */
+export interface Outputs {
+  /** What runs and has passed its verification; absent while only the foundation stands. */
+  readonly release?: pulumi.Output<Release>;
+  /** The tag the release has earned here: what the next environment's imageTag becomes. */
+  readonly earnedTag?: pulumi.Output<string>;
+  readonly namespace: pulumi.Output<string>;
+  /** Where the first workload that can be called is reached. */
+  readonly url?: string;
+}
+
+/**
+ * Declares one environment: what it shares, where it lives, and the release it runs.
+ * @throws Refusal before any resource when the release may not be deployed here.
+ */
+export async function createInfra(config: StackConfig): Promise<Outputs> {
+  const [release, unreachable] = await Promise.all([
+    resolveRelease(config),
+    checkCluster(config.environment, config.cluster.context),
+  ]);
+  if ("problems" in release || unreachable.length > 0) {
+    const problems = "problems" in release ? release.problems : [];
+    throw new Refusal([...problems, ...unreachable.map(formatProblem)].join("\n"));
+  }
+  return declare(config, release.release);
+}
+
+function declare(config: StackConfig, release: Release | undefined): Outputs {
+  if (config.owns.includes("repository") && config.registry.kind === "ecr") {
+    new ArtifactRepository("artifacts", { registry: config.registry });
+  }
+
+  const { context } = config.cluster;
+  const provider = new k8s.Provider("cluster", {
+    ...(context === undefined ? {} : { context }),
+    // The SDK would record $KUBECONFIG, a path of this machine; the provider finds it by itself.
+    kubeconfig: pulumi.output(undefined as unknown as string),
+    // The stack is the cluster's identity: a renamed context must not replace what runs there.
+    clusterIdentifier: config.environment,
+  });
+  const inCluster = { providers: { kubernetes: provider } };
+  const place = new EnvironmentNamespace("namespace", { config }, inCluster);
+  if (release === undefined) {
+    const source =
+      config.upstream === undefined ? "a build's tag" : `a tag ${config.upstream} earned`;
+    void pulumi.log.info(
+      `${config.environment}: no baton:imageTag yet, so only the foundation is made. ` +
+        `Set it to ${source} and run \`pulumi up\` again.`,
+    );
+    return { namespace: place.namespace };
+  }
+  const namespace = config.namespaceName;
+
+  const labels = releaseLabels(config.environment, release);
+  const image = `${config.registry.repository}@${release.digest}`;
+  const placed = { ...inCluster, dependsOn: [place] };
+  const settings = new Settings(
+    "settings",
+    {
+      namespace,
+      settings: config.settings,
+      configSecrets: config.configSecrets,
+      imageTag: release.imageTag,
+      labels,
+    },
+    placed,
+  );
+
+  const workloads = Object.entries(config.workloads).map(([name, workload]) => {
+    const args = {
+      namespace,
+      context: config.cluster.context,
+      serviceAccount: place.serviceAccount,
+      workload,
+      rollout: config.rollout,
+      image,
+      settings: settings.container,
+      labels,
+      podAnnotations: scrapeAnnotations(config.monitoring, workload),
+    };
+    return new Workload(name, args, placed);
+  });
+  const exposures = Object.entries(config.workloads).flatMap(([name, { exposure }], index) => {
+    if (exposure === undefined || config.entrances === undefined) return [];
+    const args = {
+      namespace,
+      service: workloads[index]?.objectName ?? name,
+      exposure,
+      entrances: config.entrances,
+      configSecrets: config.configSecrets,
+      labels,
+    };
+    return [new Exposure(name, args, placed)];
+  });
+  if (config.monitoring.prometheusOperator && config.monitoring.level !== "none") {
+    new Monitoring(
+      "monitoring",
+      {
+        namespace,
+        monitoring: config.monitoring,
+        workloads: config.workloads,
+        labels,
+      },
+      placed,
+    );
+  }
+
+  // Going back runs the quick suite only: the release has passed all of them before.
+  const run = release.rollbackOf === undefined ? config.verification.run : ["smoke"];
+  const { earnedTag } = new Verification(
+    "verification",
+    {
+      namespace,
+      serviceAccount: place.serviceAccount,
+      suites: run.flatMap((name) => {
+        const suite = config.verification.suites[name];
+        return suite === undefined ? [] : [[name, suite] as const];
+      }),
+      registry: config.registry,
+      release,
+      image,
+      targetUrl: ({ target, through }) =>
+        target === undefined
+          ? undefined
+          : through === "exposure"
+            ? exposureUrl(config, target)
+            : serviceUrl(config, target),
+      deployed: workloads.map(({ podTemplate }) => podTemplate),
+      labels,
+    },
+    { ...placed, dependsOn: [...workloads, ...exposures] },
+  );
+
+  const url = environmentUrl(config);
+  return {
+    // Known only after the tag: a failed `up` leaves the former release's outputs in place.
+    release: earnedTag.apply(() => release),
+    earnedTag,
+    namespace: place.namespace,
+    ...(url === undefined ? {} : { url }),
+  };
+}
+
+/** Finds out what may be deployed, or all the reasons why nothing may. */
+async function resolveRelease(
+  config: StackConfig,
+): Promise<{ release: Release | undefined } | { problems: string[] }> {
+  const { imageTag } = config;
+  if (imageTag === undefined) return { release: undefined };
+  const request = checkRequest({ ...config, imageTag });
+  if ("problems" in request) return { problems: request.problems.map(formatProblem) };
+
+  const candidate = request.ok;
+  try {
+    const registry = openRegistry(config.registry);
+    const [taken, earned] = await Promise.all([
+      registry.resolve(candidate.imageTag),
+      registry.resolve(candidate.earnedTag),
+    ]);
+    const release = checkCandidate(candidate, { imageTag: taken, earnedTag: earned });
+    return "ok" in release
+      ? { release: release.ok }
+      : { problems: release.problems.map(formatProblem) };
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    return { problems: [`${config.environment}: ${error.message}`] };
+  }
+}
+
+function serviceUrl(config: StackConfig, workload: string): string {
+  return `http://${config.workloads[workload]?.name ?? workload}.${config.namespaceName}.svc`;
+}
+
+function exposureUrl(config: StackConfig, workload: string): string | undefined {
+  const exposure = config.workloads[workload]?.exposure;
+  if (exposure === undefined) return undefined;
+  const secure = config.entrances?.kind === "HTTPRoute" || exposure.tls !== undefined;
+  return `${secure ? "https" : "http"}://${exposure.host}${exposure.path}`;
+}
+
+function environmentUrl(config: StackConfig): string | undefined {
+  const names = Object.keys(config.workloads);
+  const exposed = names.find((name) => config.workloads[name]?.exposure !== undefined);
+  const called = names.find((name) => config.workloads[name]?.port !== undefined);
+  return exposed !== undefined
+    ? exposureUrl(config, exposed)
+    : called === undefined
+      ? undefined
+      : serviceUrl(config, called);
+}

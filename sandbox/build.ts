@@ -1,0 +1,182 @@
+import { execa, ExecaError } from "execa";
+import { createHash } from "node:crypto";
+import { createWriteStream, readFileSync } from "node:fs";
+import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { BIN, LOGS, ROOT } from "./folder";
+
+/** A part of the sandbox that is built from Go modules. */
+export interface Part {
+  readonly name: string;
+  /** The folder under `sandbox/modules` whose go.mod and go.sum pin everything. */
+  readonly module: string;
+  /** Go packages by the name of the program they become. */
+  readonly programs: Readonly<Record<string, string>>;
+  /** Other names a program is called by. */
+  readonly links?: Readonly<Record<string, readonly string[]>>;
+  /** Values stamped into the program, as `-X` takes them. */
+  readonly stamps?: readonly string[];
+  /** Without libc, to run in an empty image. */
+  readonly static?: boolean;
+  /** How long the first build takes on 2 cores, in seconds, for the estimate of what is left. */
+  readonly seconds: number;
+}
+
+const KUBERNETES = "v1.34.4";
+const PULUMI = "v3.259.0";
+/** What the program's SDK asks for; the provider must say that it is that version. */
+export const KUBERNETES_PROVIDER = packageVersion("@pulumi/kubernetes");
+export const RANDOM_PROVIDER = packageVersion("@pulumi/random");
+
+export const ENGINE: readonly Part[] = [
+  {
+    name: "Pulumi",
+    module: "pulumi",
+    programs: { pulumi: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi" },
+    stamps: [`github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=${PULUMI}`],
+    seconds: 330,
+  },
+  {
+    name: "Pulumi's Node.js host",
+    module: "language-nodejs",
+    programs: {
+      "pulumi-language-nodejs": "github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/pulumi-language-nodejs",
+    },
+    stamps: ["github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v3.68.0"],
+    seconds: 30,
+  },
+  {
+    name: "Kubernetes provider",
+    module: "provider-kubernetes",
+    programs: {
+      "pulumi-resource-kubernetes":
+        "github.com/pulumi/pulumi-kubernetes/provider/v2/cmd/pulumi-resource-kubernetes",
+    },
+    stamps: [
+      `github.com/pulumi/pulumi-kubernetes/provider/v2/pkg/version.Version=v${KUBERNETES_PROVIDER}`,
+    ],
+    seconds: 60,
+  },
+];
+
+export const CLUSTER: readonly Part[] = [
+  {
+    name: "Kubernetes, etcd, CoreDNS and metrics-server",
+    module: "cluster",
+    programs: {
+      kube: "./kube",
+      etcd: "go.etcd.io/etcd/server/v3",
+      coredns: "./coredns",
+      "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    },
+    links: {
+      kube: [
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+        "kubelet",
+      ],
+    },
+    stamps: [
+      `k8s.io/component-base/version.gitVersion=${KUBERNETES}`,
+      "k8s.io/component-base/version.gitMajor=1",
+      "k8s.io/component-base/version.gitMinor=34",
+      `k8s.io/client-go/pkg/version.gitVersion=${KUBERNETES}`,
+    ],
+    seconds: 420,
+  },
+  { name: "pause", module: "pause", programs: { pause: "." }, static: true, seconds: 3 },
+];
+
+export const IMAGES: readonly Part[] = [
+  {
+    name: "podinfo",
+    module: "podinfo",
+    programs: {
+      podinfo: "github.com/stefanprodan/podinfo/cmd/podinfo",
+      podcli: "github.com/stefanprodan/podinfo/cmd/podcli",
+    },
+    static: true,
+    seconds: 40,
+  },
+  { name: "k6", module: "k6", programs: { k6: "go.k6.io/k6" }, static: true, seconds: 80 },
+  {
+    name: "crane",
+    module: "crane",
+    programs: { crane: "github.com/google/go-containerregistry/cmd/crane" },
+    seconds: 20,
+  },
+];
+
+function packageVersion(name: string): string {
+  const manifest = readFileSync(join(ROOT, "node_modules", name, "package.json"), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
+}
+
+/** Whether this very version of a part has been built already. */
+export async function isBuilt(part: Part): Promise<boolean> {
+  const stamp = await readFile(stampPath(part), "utf8").catch(() => undefined);
+  return stamp === (await fingerprint(part));
+}
+
+/**
+ * Builds a part with the Go toolchain on PATH; Go fetches what its go.mod asks for and checks it
+ * against go.sum. What is there afterwards is whole: a killed build leaves the former one.
+ */
+export async function build(part: Part): Promise<void> {
+  await mkdir(BIN, { recursive: true });
+  await mkdir(LOGS, { recursive: true });
+  for (const [program, packagePath] of Object.entries(part.programs)) {
+    const unfinished = join(BIN, `.${program}.unfinished`);
+    await goBuild(part, packagePath, unfinished, part.stamps ?? []);
+    await rename(unfinished, join(BIN, program));
+    for (const link of part.links?.[program] ?? []) {
+      await rm(join(BIN, link), { force: true });
+      await symlink(program, join(BIN, link));
+    }
+  }
+  await writeFile(stampPath(part), await fingerprint(part));
+}
+
+export async function goBuild(
+  part: Part,
+  packagePath: string,
+  output: string,
+  stamps: readonly string[],
+): Promise<void> {
+  const log = join(LOGS, `build-${part.module}.log`);
+  const flags = ["-s", "-w", ...stamps.flatMap((stamp) => ["-X", stamp])].join(" ");
+  const run = execa(
+    "go",
+    ["build", "-mod=readonly", "-ldflags", flags, "-o", output, packagePath],
+    {
+      cwd: join(ROOT, "sandbox", "modules", part.module),
+      env: { ...(part.static ? { CGO_ENABLED: "0", GOOS: "linux" } : {}) },
+      all: true,
+    },
+  );
+  run.all.pipe(createWriteStream(log, { flags: "a" }));
+  try {
+    await run;
+  } catch (error) {
+    const said = error instanceof ExecaError ? String(error.all) : String(error);
+    const last = said.trim().split("\n").slice(-5).join("\n");
+    throw new Error(`${part.name} cannot be built; the log is ${log}. It ends with:\n${last}`);
+  }
+}
+
+function stampPath(part: Part): string {
+  return join(BIN, `.${part.module}.built`);
+}
+
+async function fingerprint(part: Part): Promise<string> {
+  const folder = join(ROOT, "sandbox", "modules", part.module);
+  const hash = createHash("sha256").update(JSON.stringify(part));
+  const files = await readdir(folder, { recursive: true, withFileTypes: true });
+  const paths = files
+    .filter((file) => file.isFile())
+    .map((file) => join(file.parentPath, file.name));
+  for (const path of paths.sort()) hash.update(await readFile(path));
+  return hash.digest("hex");
+}

@@ -1,0 +1,251 @@
+import { execa, ExecaError, type ResultPromise } from "execa";
+import { randomBytes } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { delimiter, dirname, join, relative } from "node:path";
+import { coerce, gte } from "semver";
+import { isMap, parse, parseDocument, type Document } from "yaml";
+import { orderPath } from "../release/path";
+import { KUBERNETES_PROVIDER, RANDOM_PROVIDER } from "./build";
+import { BIN, KUBECONFIG, LOGS, ROOT, SANDBOX } from "./folder";
+
+/** The oldest Pulumi whose project plugins and `--json` are known to work with the program. */
+const OLDEST_PULUMI = "3.200.0";
+
+const HOME = join(SANDBOX, "pulumi");
+const STATE = join(SANDBOX, "state");
+const PASSPHRASE = join(SANDBOX, "passphrase");
+
+/** Where the environments are to run. */
+export interface Place {
+  /** The user's own kubeconfig context; the sandbox's cluster unless given. */
+  readonly context?: string;
+  /** `host/name` of the user's own registry; the sandbox's unless given. */
+  readonly registry?: string;
+}
+
+/** The version of the user's own `pulumi`, or `undefined` when there is none or it is too old. */
+export async function installedPulumi(): Promise<string | undefined> {
+  // The sandbox's own is on PATH too where its `env` was sourced.
+  const folders = (process.env["PATH"] ?? "").split(delimiter);
+  const PATH = folders.filter((folder) => !folder.startsWith(SANDBOX)).join(delimiter);
+  const run = await execa("pulumi", ["version"], { env: { PATH }, reject: false });
+  const version = run.failed ? null : coerce(run.stdout);
+  return version !== null && gte(version, OLDEST_PULUMI) ? version.version : undefined;
+}
+
+/** A Pulumi project of the sandbox: the committed program and stack files, through the overlay. */
+export class Project {
+  private constructor(
+    readonly folder: string,
+    private readonly environment: Readonly<Record<string, string>>,
+    /** The environments in the order an image passes them. */
+    readonly path: readonly string[],
+  ) {}
+
+  /**
+   * Writes the project's files anew, keeping what a stack file says of its release, and makes the
+   * stacks that are missing.
+   */
+  static async open(name: string, place: Place): Promise<Project> {
+    const folder = join(SANDBOX, name);
+    await mkdir(folder, { recursive: true });
+    await mkdir(STATE, { recursive: true });
+    await mkdir(LOGS, { recursive: true });
+    const environment = await engineEnvironment(place);
+    const path = await writeProject(folder, place);
+    const project = new Project(folder, environment, path);
+    const listed = await project.pulumi("stack", "ls", "--json");
+    const stacks = (JSON.parse(listed.stdout) as { name: string }[]).map((stack) => stack.name);
+    for (const stack of path) {
+      if (!stacks.includes(stack)) await project.pulumi("stack", "init", stack);
+    }
+    await writeFile(join(folder, "env"), shellExports(environment));
+    return project;
+  }
+
+  /** Runs the Pulumi CLI in this project. */
+  pulumi(...args: string[]): ResultPromise<{ cwd: string; env: Record<string, string> }> {
+    return execa("pulumi", ["--non-interactive", ...args], {
+      cwd: this.folder,
+      env: { ...this.environment },
+    });
+  }
+
+  /** Sets one key of a stack's config, as a person would. */
+  async setConfig(stack: string, key: string, value: string): Promise<void> {
+    await this.pulumi("config", "set", "--stack", stack, "--path", key, "--", value);
+  }
+
+  /**
+   * Runs `pulumi up`; its output goes to the log of that stack.
+   * @throws Error with Pulumi's diagnostics.
+   */
+  async up(stack: string): Promise<void> {
+    const log = join(LOGS, `up-${stack}.log`);
+    const run = this.pulumi("up", "--yes", "--skip-preview", "--stack", stack);
+    run.stdout.pipe(createWriteStream(log));
+    try {
+      await run;
+    } catch (error) {
+      const output = error instanceof ExecaError ? String(error.stdout) : String(error);
+      throw new Error(
+        `pulumi up --stack ${stack} failed; the log is ${log}\n${diagnostics(output)}`,
+      );
+    }
+  }
+
+  /** The stack's own keys as text, structured ones as JSON. */
+  async config(stack: string): Promise<Record<string, string>> {
+    const { stdout } = await this.pulumi("config", "--json", "--stack", stack);
+    const entries = Object.entries(JSON.parse(stdout) as Record<string, { value?: string }>);
+    return Object.fromEntries(entries.map(([key, { value }]) => [key, value ?? ""]));
+  }
+
+  async outputs(stack: string): Promise<Record<string, unknown>> {
+    const { stdout } = await this.pulumi("stack", "output", "--json", "--stack", stack);
+    return JSON.parse(stdout) as Record<string, unknown>;
+  }
+}
+
+/** What Pulumi says went wrong, without the progress above it. */
+export function diagnostics(output: string): string {
+  const start = output.indexOf("Diagnostics:");
+  const end = output.search(/\n(Outputs|Resources):/);
+  return start < 0 ? output : output.slice(start, end < start ? undefined : end).trimEnd();
+}
+
+async function engineEnvironment({ context }: Place): Promise<Record<string, string>> {
+  if ((await readFile(PASSPHRASE).catch(() => undefined)) === undefined) {
+    await writeFile(PASSPHRASE, randomBytes(24).toString("hex"), { mode: 0o600 });
+  }
+  const common = {
+    PULUMI_BACKEND_URL: `file://${STATE}`,
+    PULUMI_CONFIG_PASSPHRASE_FILE: PASSPHRASE,
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+    ...(context === undefined ? { KUBECONFIG } : {}),
+  };
+  if ((await installedPulumi()) !== undefined) return common;
+  await installEngine();
+  return {
+    ...common,
+    PATH: [join(HOME, "bin"), process.env["PATH"]].join(delimiter),
+    PULUMI_HOME: HOME,
+    // The sandbox has no need of the AWS provider, and may have no way to fetch it.
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+    // The Node.js host that can be built is too old to read Pulumi.yaml's tsconfig option.
+    PULUMI_NODEJS_TRANSPILE_ONLY: "true",
+  };
+}
+
+/**
+ * Puts the programs where the engine looks for them. Providers go into its plugin folder, under the
+ * versions that the SDKs ask for: found on PATH, each would cause a warning on every run.
+ */
+async function installEngine(): Promise<void> {
+  const programs = {
+    "bin/pulumi": join(BIN, "pulumi"),
+    "bin/pulumi-language-nodejs": join(BIN, "pulumi-language-nodejs"),
+    [`plugins/resource-kubernetes-v${KUBERNETES_PROVIDER}/pulumi-resource-kubernetes`]: join(
+      BIN,
+      "pulumi-resource-kubernetes",
+    ),
+    [`plugins/resource-random-v${RANDOM_PROVIDER}/pulumi-resource-random`]: join(
+      ROOT,
+      "sandbox/random-stand-in/pulumi-resource-random",
+    ),
+  };
+  for (const [path, program] of Object.entries(programs)) {
+    const link = join(HOME, path);
+    await mkdir(dirname(link), { recursive: true });
+    await rm(link, { force: true });
+    await symlink(program, link);
+  }
+}
+
+type Tree = Readonly<Record<string, unknown>>;
+interface Overlay {
+  readonly defaults: Tree;
+  readonly stacks: Tree;
+  readonly [stack: string]: Tree;
+}
+
+/** Keys that say which release a stack runs, and the key to its secrets: kept when rewritten. */
+const KEPT = ["baton:imageTag", "baton:imageDigest", "baton:version", "baton:rollbackOf"];
+
+async function writeProject(folder: string, place: Place): Promise<string[]> {
+  const overlay = parse(await readFile(join(ROOT, "sandbox/overlay.yaml"), "utf8")) as Overlay;
+  const own = ownPlace(place);
+
+  const project = await readDocument(join(ROOT, "Pulumi.yaml"));
+  project.set("main", relative(folder, ROOT));
+  project.setIn(["plugins", "providers", 0, "path"], relative(folder, join(ROOT, "provider")));
+  overlayTree(project, ["config", "baton:defaults", "value"], overlay.defaults);
+  overlayTree(project, ["config", "baton:defaults", "value"], own.defaults);
+  await writeFile(join(folder, "Pulumi.yaml"), project.toString());
+
+  const upstreams: Record<string, string | undefined> = {};
+  for (const file of await readdir(ROOT)) {
+    const stack = /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1];
+    if (stack === undefined) continue;
+    const document = await readDocument(join(ROOT, file));
+    for (const tree of [overlay.stacks, overlay[stack] ?? {}, own.stack(stack)]) {
+      overlayTree(document, ["config"], tree);
+    }
+    const former = await readDocument(join(folder, file)).catch(() => undefined);
+    for (const path of [...KEPT.map((key) => ["config", key]), ["encryptionsalt"]]) {
+      const value = former?.getIn(path);
+      if (value !== undefined) document.setIn(path, value);
+    }
+    await writeFile(join(folder, file), document.toString());
+    upstreams[stack] = document.getIn(["config", "baton:upstream"]) as string | undefined;
+  }
+  return orderPath(upstreams);
+}
+
+/** What a cluster and a registry of the user's own change. */
+function ownPlace({ context, registry }: Place): {
+  defaults: Tree;
+  stack: (name: string) => Tree;
+} {
+  const tests = `${registry ?? ""}:tests-1`;
+  const suites = ["integration", "regression", "end-to-end", "load"];
+  return {
+    defaults:
+      registry === undefined
+        ? {}
+        : {
+            registry: { repository: registry, plainHttp: false },
+            verification: {
+              suites: Object.fromEntries(suites.map((suite) => [suite, { image: tests }])),
+            },
+          },
+    // `dev` may well be somebody's namespace there.
+    stack: (name) =>
+      context === undefined
+        ? {}
+        : { "baton:cluster": { context }, "baton:namespace": { name: `baton-${name}` } },
+  };
+}
+
+async function readDocument(path: string): Promise<Document> {
+  return parseDocument(await readFile(path, "utf8"));
+}
+
+/** Sets every leaf of the tree, so that what stands beside them, comments too, stays. */
+function overlayTree(document: Document, path: readonly unknown[], tree: Tree): void {
+  for (const [key, value] of Object.entries(tree)) {
+    const here = [...path, key];
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      if (!isMap(document.getIn(here, true))) document.setIn(here, document.createNode({}));
+      overlayTree(document, here, value as Tree);
+    } else {
+      document.setIn(here, value);
+    }
+  }
+}
+
+function shellExports(environment: Readonly<Record<string, string>>): string {
+  const lines = Object.entries(environment).map(([name, value]) => `export ${name}='${value}'`);
+  return `# Source this, and pulumi works on the sandbox by hand.\n${lines.join("\n")}\n`;
+}

@@ -1,0 +1,174 @@
+import { execa, ExecaError } from "execa";
+import { createHash } from "node:crypto";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { create } from "tar";
+import { splitRepository } from "../registry/reference";
+import { goBuild, IMAGES, type Part } from "./build";
+import type { Place } from "./engine";
+import { BIN, REGISTRY, ROOT } from "./folder";
+
+/** The commit of podinfo that the module pins, and its time. */
+const PODINFO_REVISION = "e86405a8674e";
+const PODINFO_CREATED = new Date("2025-09-10T20:09:01Z");
+/** The user of distroless images. */
+const USER = "65532:65532";
+
+interface Image {
+  /** Files of the image by their path in it. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly entrypoint: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** A repository that images go to. */
+export interface Target {
+  /** `host[:port]/name`. */
+  readonly repository: string;
+  readonly plainHttp: boolean;
+}
+
+export interface Targets {
+  readonly app: readonly Target[];
+  /** The image with the suites, by its whole name. */
+  readonly tests: readonly { readonly target: Target; readonly tag: string }[];
+}
+
+/**
+ * The sandbox's node pulls every image from its own registry, whatever the name says; a registry of
+ * the user's own is pushed to as well, and there the suites go into the app's repository.
+ */
+export function targetsOf({ context, registry }: Place): Targets {
+  const inSandbox = (name: string) => ({ repository: `${REGISTRY}/${name}`, plainHttp: true });
+  if (registry === undefined) {
+    return {
+      app: [inSandbox("podinfo")],
+      tests: [{ target: inSandbox("podinfo-tests"), tag: "1" }],
+    };
+  }
+  const own = { repository: registry, plainHttp: false };
+  const copy = context === undefined ? [inSandbox(splitRepository(registry).name)] : [];
+  const app = [own, ...copy];
+  return { app, tests: app.map((target) => ({ target, tag: "tests-1" })) };
+}
+
+/** Builds the sample app as build number `build` and pushes it, unless that build is there. */
+export async function pushBuild(build: number, { app }: Targets): Promise<void> {
+  for (const target of app) {
+    await pushOnce(`build-${build}`, target, async (folder) => {
+      const podinfo = IMAGES.find(({ module }) => module === "podinfo") as Part;
+      const packagePath = podinfo.programs["podinfo"] ?? "";
+      const revision = `github.com/stefanprodan/podinfo/pkg/version.REVISION=build-${build}`;
+      const program = join(folder, "podinfo");
+      await goBuild(podinfo, packagePath, program, [revision]);
+      return {
+        files: { "bin/podinfo": program, "bin/podcli": join(BIN, "podcli") },
+        entrypoint: ["/bin/podinfo"],
+        labels: {
+          "org.opencontainers.image.source": "https://github.com/stefanprodan/podinfo",
+          "org.opencontainers.image.revision": PODINFO_REVISION,
+          "org.opencontainers.image.version": String(build),
+          "org.opencontainers.image.created": PODINFO_CREATED.toISOString(),
+        },
+      };
+    });
+  }
+}
+
+/** Pushes the image with the suites, unless it is there. */
+export async function pushTests({ tests }: Targets): Promise<void> {
+  const folder = join(ROOT, "sandbox/suites");
+  const suites = (await readdir(folder)).map((name) => [`suites/${name}`, join(folder, name)]);
+  const files = { "bin/k6": join(BIN, "k6"), ...(Object.fromEntries(suites) as Image["files"]) };
+  for (const { target, tag } of tests) {
+    await pushOnce(tag, target, () => Promise.resolve({ files, entrypoint: ["/bin/k6"] }));
+  }
+}
+
+/** The image that holds a pod's namespaces. */
+export async function pushPause(): Promise<void> {
+  await pushOnce("1", { repository: `${REGISTRY}/pause`, plainHttp: true }, () =>
+    Promise.resolve({ files: { "bin/pause": join(BIN, "pause") }, entrypoint: ["/bin/pause"] }),
+  );
+}
+
+/** Pushes an image made by the caller, for tests. */
+export async function pushImage(tag: string, target: Target, image: Image): Promise<void> {
+  await pushOnce(tag, target, () => Promise.resolve(image));
+}
+
+async function pushOnce(
+  tag: string,
+  { repository, plainHttp }: Target,
+  make: (folder: string) => Promise<Image>,
+): Promise<void> {
+  const reference = `${repository}:${tag}`;
+  const insecure = plainHttp ? ["--insecure"] : [];
+  const present = await execa(join(BIN, "crane"), ["digest", ...insecure, reference], {
+    reject: false,
+  });
+  if (present.exitCode === 0) return;
+  const folder = await mkdtemp(join(tmpdir(), "baton-image-"));
+  try {
+    const layout = join(folder, "layout");
+    await writeLayout(layout, await make(folder));
+    await execa(join(BIN, "crane"), ["push", ...insecure, layout, reference]);
+  } catch (error) {
+    if (!(error instanceof ExecaError)) throw error;
+    throw new Error(`${reference} cannot be pushed: ${String(error.stderr).trim()}`);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Writes an image of one layer as an OCI layout
+ * (https://github.com/opencontainers/image-spec/blob/main/image-layout.md). The same files give the
+ * same digest.
+ */
+async function writeLayout(layout: string, image: Image): Promise<void> {
+  const blobs = join(layout, "blobs", "sha256");
+  const root = join(layout, "root");
+  await mkdir(blobs, { recursive: true });
+  for (const [path, source] of Object.entries(image.files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true });
+    await copyFile(source, join(root, path));
+  }
+  const tarball = join(layout, "layer.tar");
+  const paths = Object.keys(image.files).sort();
+  await create({ file: tarball, cwd: root, portable: true, mtime: PODINFO_CREATED }, paths);
+  const layer = await readFile(tarball);
+  await rm(root, { recursive: true });
+  await rm(tarball);
+
+  const put = async (mediaType: string, content: Buffer | object) => {
+    const bytes = Buffer.isBuffer(content) ? content : Buffer.from(JSON.stringify(content));
+    const digest = sha256(bytes);
+    await writeFile(join(blobs, digest.slice("sha256:".length)), bytes);
+    return { mediaType, digest, size: bytes.length };
+  };
+  const type = (name: string) => `application/vnd.oci.image.${name}`;
+  const config = await put(type("config.v1+json"), {
+    created: PODINFO_CREATED.toISOString(),
+    architecture: process.arch === "x64" ? "amd64" : process.arch,
+    os: "linux",
+    config: { Entrypoint: image.entrypoint, User: USER, Labels: image.labels ?? {} },
+    rootfs: { type: "layers", diff_ids: [sha256(layer)] },
+  });
+  const manifest = await put(type("manifest.v1+json"), {
+    schemaVersion: 2,
+    mediaType: type("manifest.v1+json"),
+    config,
+    layers: [await put(type("layer.v1.tar"), layer)],
+  });
+  await writeFile(join(layout, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+  await writeFile(
+    join(layout, "index.json"),
+    JSON.stringify({ schemaVersion: 2, manifests: [manifest] }),
+  );
+}
+
+function sha256(bytes: Buffer): string {
+  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+}

@@ -1,0 +1,177 @@
+import Table from "cli-table3";
+import { Command } from "commander";
+import { Listr, PRESET_TIMER, type ListrTask } from "listr2";
+import { availableParallelism } from "node:os";
+import { build, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
+import { installedPulumi, Project, type Place } from "./engine";
+import { LOGS, SANDBOX } from "./folder";
+import { installPackages, isUp, nodePid, start, stop, unfit } from "./host";
+import { pushBuild, pushPause, pushTests, targetsOf } from "./images";
+import { readEnvironments, walkPath, type EnvironmentStatus } from "./path";
+
+interface Options {
+  readonly context?: string;
+  readonly registry?: string;
+}
+
+const program = new Command("sandbox")
+  .description("The whole path on one machine: engine, cluster, registry and five environments.")
+  .showHelpAfterError()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "sandbox: ")) });
+
+program
+  .command("run", { isDefault: true })
+  .description("start it, push build-1 and carry it through every environment")
+  .option("--context <name>", "use this cluster of your kubeconfig instead of the sandbox's")
+  .option("--registry <host/name>", "use this repository of your registry instead")
+  .action(async (options: Options) => {
+    const began = Date.now();
+    const place = checkPlace(options);
+    await prepare(place);
+    const targets = targetsOf(place);
+    await tasks([
+      { title: "push build-1", task: () => pushBuild(1, targets) },
+      { title: "push the suites", task: () => pushTests(targets) },
+    ]);
+    const project = await Project.open("project", place);
+    await tasks(walkPath(project, "build-1", "v1.0.0"));
+    printTable(await readEnvironments(project, place));
+    console.log(`Done in ${duration(Date.now() - began)}. By hand: cd ${project.folder}; . ./env`);
+  });
+
+program
+  .command("up")
+  .description("start it, or mend it; what runs already stays as it is")
+  .action(async () => {
+    const began = Date.now();
+    await prepare({});
+    await Project.open("project", {});
+    console.log(`The sandbox is up after ${duration(Date.now() - began)}.`);
+  });
+
+program
+  .command("down")
+  .description("stop it and leave nothing behind but its folder")
+  .action(async () => {
+    refuseIfUnfit();
+    await stop();
+    console.log(`The sandbox is down. Its data is kept in ${SANDBOX}.`);
+  });
+
+program
+  .command("status")
+  .description("say whether it runs, and what runs on it")
+  .action(async () => {
+    refuseIfUnfit();
+    if (!(await isUp())) {
+      const half = (await nodePid()) === undefined ? "is down" : "is not healthy";
+      console.log(`The sandbox ${half}. \`npm run sandbox -- up\` starts it; logs: ${LOGS}`);
+      process.exitCode = 1;
+      return;
+    }
+    printTable(await readEnvironments(await Project.open("project", {}), {}));
+  });
+
+/** Builds and starts whatever the place does not have. */
+async function prepare(place: Place): Promise<void> {
+  const ownCluster = place.context !== undefined;
+  if (!ownCluster) refuseIfUnfit();
+  const engine = (await installedPulumi()) === undefined ? ENGINE : [];
+  const parts = [...engine, ...(ownCluster ? [] : CLUSTER), ...IMAGES];
+  const missing: Part[] = [];
+  for (const part of parts) if (!(await isBuilt(part))) missing.push(part);
+
+  const list: ListrTask[] = [];
+  if (!ownCluster) {
+    list.push({
+      title: "Debian packages",
+      task: (_, task) => installPackages((text) => (task.title = `Debian packages: ${text}`)),
+    });
+  }
+  if (missing.length > 0) {
+    list.push({ title: "build", task: (_, task) => task.newListr(buildTasks(missing)) });
+  }
+  if (!ownCluster) {
+    list.push({
+      title: "start the node",
+      task: async () => {
+        await start();
+        await pushPause();
+      },
+    });
+  }
+  await tasks(list);
+}
+
+/** One task a part; each title says how much is left when it starts. */
+function buildTasks(parts: readonly Part[]): ListrTask[] {
+  const cores = Math.min(availableParallelism(), 8);
+  const began = Date.now();
+  let expected = parts.reduce((sum, { seconds }) => sum + seconds, 0) * (2 / cores);
+  const total = expected;
+  return parts.map((part, index) => ({
+    title: `build ${part.name}`,
+    task: async (_, task) => {
+      // The machine's own pace, once a part has shown it.
+      const done = total - expected;
+      const pace = done > 0 ? (Date.now() - began) / 1000 / done : 1;
+      const left = duration(expected * pace * 1000);
+      task.title = `build ${part.name} (${index + 1} of ${parts.length}, about ${left} left)`;
+      await build(part);
+      expected -= part.seconds * (2 / cores);
+      task.title = `build ${part.name}`;
+    },
+  }));
+}
+
+async function tasks(list: ListrTask[]): Promise<void> {
+  await new Listr(list, {
+    rendererOptions: { timer: PRESET_TIMER, collapseSubtasks: false },
+    fallbackRendererOptions: { timer: PRESET_TIMER },
+    fallbackRenderer: "simple",
+  }).run();
+}
+
+function checkPlace({ context, registry }: Options): Place {
+  if (context !== undefined && registry === undefined) {
+    program.error(
+      "sandbox: --context alone: your cluster cannot reach the sandbox's registry; give --registry HOST/NAME too",
+    );
+  }
+  if (registry !== undefined && !registry.includes("/")) {
+    program.error(
+      `sandbox: --registry is ${registry}; expected HOST/NAME, such as registry.example.com/podinfo`,
+    );
+  }
+  return {
+    ...(context === undefined ? {} : { context }),
+    ...(registry === undefined ? {} : { registry }),
+  };
+}
+
+function refuseIfUnfit(): void {
+  const reason = unfit();
+  if (reason !== undefined) program.error(`sandbox: ${reason}`);
+}
+
+function printTable(environments: readonly EnvironmentStatus[]): void {
+  const head = ["environment", "tag", "digest", "version", "earned tag", "pods", "URL"];
+  const table = new Table({
+    head,
+    style: { head: process.stdout.isTTY ? ["cyan"] : [], border: [] },
+  });
+  for (const { name, tag, digest, version, earnedTag, pods, url } of environments) {
+    table.push([name, tag, digest.slice(0, 19), version, earnedTag, pods, url]);
+  }
+  console.log(table.toString());
+}
+
+function duration(milliseconds: number): string {
+  const seconds = Math.round(milliseconds / 1000);
+  return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+}
+
+program.parseAsync().catch((error: Error) => {
+  console.error(`sandbox: ${error.message}`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,3 @@
+module baton.example/sandbox/pause
+
+go 1.21

@@ -1,0 +1,92 @@
+import { AppsV1Api, CoreV1Api, KubeConfig } from "@kubernetes/client-node";
+import type { ListrTask } from "listr2";
+import type { Release } from "../release/eligibility";
+import type { Place, Project } from "./engine";
+import { KUBECONFIG } from "./folder";
+
+/**
+ * Carries a build through every environment the way a person would: copies the tag that one stack
+ * has earned into the next stack's config, and runs `pulumi up`.
+ */
+export function walkPath(project: Project, build: string, version: string): ListrTask[] {
+  return project.path.map((environment) => ({
+    title: environment,
+    task: async (_, task) => {
+      const config = await project.config(environment);
+      const upstream = config["baton:upstream"];
+      const tag =
+        upstream === undefined ? build : String((await project.outputs(upstream))["earnedTag"]);
+      task.title = `${environment}: ${tag}`;
+      await project.setConfig(environment, "imageTag", tag);
+      if (config["baton:versioned"] === "true") {
+        await project.setConfig(environment, "version", version);
+      }
+      await project.up(environment);
+      const { earnedTag } = await project.outputs(environment);
+      task.title = `${environment}: ${tag} has earned ${String(earnedTag)}`;
+    },
+  }));
+}
+
+/** What an environment runs, for people; a dash where there is nothing. */
+export interface EnvironmentStatus {
+  readonly name: string;
+  readonly tag: string;
+  readonly digest: string;
+  readonly version: string;
+  readonly earnedTag: string;
+  /** Ready and wanted pods. */
+  readonly pods: string;
+  readonly url: string;
+}
+
+const NONE = "–";
+
+/** Reads each environment's last release from its stack, and its pods from the cluster. */
+export async function readEnvironments(
+  project: Project,
+  place: Place,
+): Promise<EnvironmentStatus[]> {
+  const kubeconfig = new KubeConfig();
+  if (place.context === undefined) {
+    kubeconfig.loadFromFile(KUBECONFIG);
+  } else {
+    kubeconfig.loadFromDefault();
+    kubeconfig.setCurrentContext(place.context);
+  }
+  return Promise.all(project.path.map((name) => readEnvironment(name, project, kubeconfig)));
+}
+
+async function readEnvironment(
+  name: string,
+  project: Project,
+  kubeconfig: KubeConfig,
+): Promise<EnvironmentStatus> {
+  const outputs = await project.outputs(name);
+  const release = outputs["release"] as Release | undefined;
+  const namespace = outputs["namespace"];
+  let pods = NONE;
+  let url = NONE;
+  if (release !== undefined && typeof namespace === "string") {
+    const deployments = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDeployment({
+      namespace,
+    });
+    const sum = (numbers: (number | undefined)[]) => numbers.reduce((a = 0, b = 0) => a + b, 0);
+    const ready = sum(deployments.items.map(({ status }) => status?.readyReplicas));
+    const wanted = sum(deployments.items.map(({ spec }) => spec?.replicas));
+    pods = `${ready}/${wanted}`;
+    // The stack's own URL is the host name users call; a Service's address needs no DNS.
+    const services = await kubeconfig.makeApiClient(CoreV1Api).listNamespacedService({ namespace });
+    const address = services.items[0]?.spec?.clusterIP;
+    if (address !== undefined) url = `http://${address}`;
+  }
+  return {
+    name,
+    tag: release?.imageTag ?? NONE,
+    digest: release?.digest ?? NONE,
+    version: release?.version ?? NONE,
+    earnedTag: release?.earnedTag ?? NONE,
+    pods,
+    url,
+  };
+}

@@ -1,0 +1,19 @@
+// What has worked before still does.
+import { check } from "k6";
+import http from "k6/http";
+
+export const options = { iterations: 10, thresholds: { checks: ["rate==1"] } };
+
+const target = __ENV.TARGET_URL;
+
+export default function () {
+  for (const status of [200, 204, 404, 500]) {
+    http.setResponseCallback(http.expectedStatuses(status));
+    check(http.get(`${target}/status/${status}`), {
+      [`answers ${status}`]: (answer) => answer.status === status,
+    });
+  }
+  check(http.get(`${target}/metrics`), {
+    "has metrics": ({ body }) => body.includes("http_request_duration_seconds"),
+  });
+}
