@@ -287,7 +287,11 @@ export const Config = z.strictObject({
     .strictObject({
       channels: z.record(
         name,
-        z.strictObject({ topic: text, private: z.boolean({ error: "true or false" }) }),
+        z.strictObject({
+          name: text,
+          topic: text,
+          private: z.boolean({ error: "true or false" }).default(false),
+        }),
       ),
     })
     .optional(),

@@ -13,6 +13,8 @@ export interface StackConfig extends Config {
   readonly environment: string;
   /** Where everything of this environment lives. */
   readonly namespaceName: string;
+  /** Whether the Slack provider has a token: `slack:token`, or SLACK_TOKEN. */
+  readonly hasSlackToken: boolean;
   /** Values of Pulumi's encrypted config, by key, for every secret whose source is `config`. */
   readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
 }
@@ -27,7 +29,7 @@ export class Refusal extends pulumi.RunError {
 }
 
 /** Keys that are plain text, so that `pulumi config set imageTag qa-45` just works. */
-const TEXT_KEYS = new Set(["imageTag", "imageDigest", "version", "rollbackOf", "upstream"]);
+export const TEXT_KEYS = new Set(["imageTag", "imageDigest", "version", "rollbackOf", "upstream"]);
 const KEYS = Object.keys(Config.shape);
 
 type Tree = { readonly [key: string]: unknown };
@@ -60,7 +62,9 @@ export function readConfig(): StackConfig {
   }
   if (problems.length > 0 || !parsed.success) throw new Refusal(formatProblems(problems));
   const namespaceName = parsed.data.namespace.name ?? environment;
-  return { ...parsed.data, environment, namespaceName, configSecrets };
+  const hasSlackToken =
+    "slack:token" in pulumi.runtime.allConfig() || process.env["SLACK_TOKEN"] !== undefined;
+  return { ...parsed.data, environment, namespaceName, hasSlackToken, configSecrets };
 }
 
 interface RawConfig {
@@ -116,20 +120,20 @@ function isTree(value: unknown): value is Tree {
 
 /** As a JSON merge patch (RFC 7386): maps are merged, all else replaced, null removes. */
 export function mergeTrees(base: Tree, patch: Tree): Tree {
-  const merged: Record<string, unknown> = { ...base };
+  const merged = new Map(Object.entries(base));
   for (const [key, value] of Object.entries(patch)) {
-    const former = merged[key];
-    if (value === null) delete merged[key];
-    else if (isTree(value)) merged[key] = mergeTrees(isTree(former) ? former : {}, value);
-    else merged[key] = value;
+    const former = merged.get(key);
+    if (value === null) merged.delete(key);
+    else if (isTree(value)) merged.set(key, mergeTrees(isTree(former) ? former : {}, value));
+    else merged.set(key, value);
   }
-  return merged;
+  return Object.fromEntries(merged);
 }
 
 /** The SDK knows, but keeps it out of its public types. */
 function isSecretKey(fullKey: string): boolean {
   const { isConfigSecret } = runtimeConfig as unknown as {
-    isConfigSecret(key: string): boolean;
+    isConfigSecret: (key: string) => boolean;
   };
   return isConfigSecret(fullKey);
 }

@@ -6,6 +6,7 @@ import { Exposure } from "./components/exposure";
 import { releaseLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { Settings } from "./components/settings";
+import { SlackChannels } from "./components/slack-channels";
 import { Verification } from "./components/verification";
 import { Workload } from "./components/workload";
 import { checkCluster } from "./cluster";
@@ -45,6 +46,10 @@ export async function createInfra(config: StackConfig): Promise<Outputs> {
 function declare(config: StackConfig, release: Release | undefined): Outputs {
   if (config.owns.includes("repository") && config.registry.kind === "ecr") {
     new ArtifactRepository("artifacts", { registry: config.registry });
+  }
+
+  if (config.owns.includes("slackChannels") && config.slack && config.hasSlackToken) {
+    new SlackChannels("slack", config.slack);
   }
 
   const { context } = config.cluster;
@@ -95,19 +100,20 @@ function declare(config: StackConfig, release: Release | undefined): Outputs {
       labels,
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
-    return new Workload(name, args, placed);
+    return { name, workload, component: new Workload(name, args, placed) };
   });
-  const exposures = Object.entries(config.workloads).flatMap(([name, { exposure }], index) => {
-    if (exposure === undefined || config.entrances === undefined) return [];
+  const exposures = workloads.flatMap(({ name, workload, component }) => {
+    if (workload.exposure === undefined || config.entrances === undefined) return [];
     const args = {
       namespace,
-      service: workloads[index]?.objectName ?? name,
-      exposure,
+      service: component.objectName,
+      exposure: workload.exposure,
       entrances: config.entrances,
       configSecrets: config.configSecrets,
       labels,
     };
-    return [new Exposure(name, args, placed)];
+    // Traffic waits for pods that can take it, and a failed rollout does not wait for traffic.
+    return [new Exposure(name, args, { ...placed, dependsOn: [place, component] })];
   });
   if (config.monitoring.prometheusOperator && config.monitoring.level !== "none") {
     new Monitoring(
@@ -142,10 +148,10 @@ function declare(config: StackConfig, release: Release | undefined): Outputs {
           : through === "exposure"
             ? exposureUrl(config, target)
             : serviceUrl(config, target),
-      deployed: workloads.map(({ podTemplate }) => podTemplate),
+      deployed: workloads.map(({ component }) => component.podTemplate),
       labels,
     },
-    { ...placed, dependsOn: [...workloads, ...exposures] },
+    { ...placed, dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures] },
   );
 
   const url = environmentUrl(config);
@@ -163,7 +169,7 @@ async function resolveRelease(
   config: StackConfig,
 ): Promise<{ release: Release | undefined } | { problems: string[] }> {
   const { imageTag } = config;
-  if (imageTag === undefined) return { release: undefined };
+  if (imageTag === undefined) return resolveFoundation(config.environment);
   const request = checkRequest({ ...config, imageTag });
   if ("problems" in request) return { problems: request.problems.map(formatProblem) };
 
@@ -182,6 +188,24 @@ async function resolveRelease(
     if (!(error instanceof RegistryError)) throw error;
     return { problems: [`${config.environment}: ${error.message}`] };
   }
+}
+
+/** Without a tag there is only the foundation; but never in place of a release that runs. */
+async function resolveFoundation(
+  environment: string,
+): Promise<{ release: undefined } | { problems: string[] }> {
+  const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
+  const last = await new pulumi.StackReference(path.join("/")).getOutputDetails("release");
+  const running = last.value as Release | undefined;
+  if (running === undefined) return { release: undefined };
+  const problem = formatProblem({
+    where: environment,
+    property: "baton:imageTag",
+    value: "not set",
+    expected: `a tag, as ${running.imageTag} runs here and would be removed`,
+    fix: "Set it, or take the whole environment away with `pulumi destroy`",
+  });
+  return { problems: [problem] };
 }
 
 function serviceUrl(config: StackConfig, workload: string): string {

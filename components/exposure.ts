@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { EntranceConfig, EntrancesConfig, ExposureConfig, TlsConfig } from "../config-schema";
 
 export interface ExposureArgs {
@@ -20,8 +21,11 @@ const SERVICE_PORT = 80;
  * an authenticating proxy is switched on by the annotations the stack file gives.
  */
 export class Exposure extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   constructor(name: string, args: ExposureArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Exposure", name, {}, opts);
+    this.child = childOptions(this, opts);
     const entrance = args.entrances[args.exposure.scope];
     if (entrance === undefined) {
       throw new pulumi.ResourceError(`no ${args.exposure.scope} entrance is configured`, this);
@@ -96,7 +100,7 @@ export class Exposure extends pulumi.ComponentResource {
           ],
         },
       },
-      { parent: this },
+      this.child,
     );
   }
 
@@ -129,7 +133,7 @@ export class Exposure extends pulumi.ComponentResource {
           ],
         },
       },
-      { parent: this },
+      this.child,
     );
     if (entrances.controller === "envoyGateway" && sourceRanges.length > 0) {
       // https://gateway.envoyproxy.io/docs/tasks/security/restrict-ip-access/
@@ -147,7 +151,7 @@ export class Exposure extends pulumi.ComponentResource {
             },
           },
         },
-        { parent: this },
+        this.child,
       );
     }
   }
@@ -166,7 +170,7 @@ export class Exposure extends pulumi.ComponentResource {
         metadata: { namespace, name: `${name}-source-ranges`, labels },
         spec: { ipAllowList: { sourceRange } },
       },
-      { parent: this },
+      this.child,
     );
     return middleware.metadata.name;
   }
@@ -189,7 +193,7 @@ export class Exposure extends pulumi.ComponentResource {
         stringData: { "tls.crt": tlsCertificate, "tls.key": tlsKey },
         immutable: true,
       },
-      { parent: this },
+      this.child,
     );
     return pulumi.unsecret(secret.metadata.name);
   }

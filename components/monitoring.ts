@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, WorkloadConfig } from "../config-schema";
 import { selectorLabels } from "./internal/labels";
 
@@ -31,8 +32,11 @@ export function scrapeAnnotations(
  * Prometheus operator (https://prometheus-operator.dev/docs/api-reference/api/).
  */
 export class Monitoring extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   constructor(name: string, args: MonitoringArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Monitoring", name, {}, opts);
+    this.child = childOptions(this, opts);
     const { namespace, labels, workloads } = args;
     for (const [workload, { metrics, port }] of Object.entries(workloads)) {
       if (metrics === undefined || port === undefined) continue;
@@ -47,7 +51,7 @@ export class Monitoring extends pulumi.ComponentResource {
             endpoints: [{ port: "http", path: metrics.path }],
           },
         },
-        { parent: this },
+        this.child,
       );
     }
     if (args.monitoring.level === "alerts") {
@@ -59,7 +63,7 @@ export class Monitoring extends pulumi.ComponentResource {
           metadata: { namespace, name: "alerts", labels },
           spec: { groups: [{ name: "baton", rules: alertRules(namespace) }] },
         },
-        { parent: this },
+        this.child,
       );
     }
     this.registerOutputs({});

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import * as random from "@pulumi/random";
 import type { Config } from "../config-schema";
 
@@ -27,18 +28,21 @@ export interface ContainerSettings {
  * a later release has succeeded, and a rollback finds its own again.
  */
 export class Settings extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   /** What a container must say to have these settings. */
   readonly container: ContainerSettings;
 
   constructor(name: string, args: SettingsArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Settings", name, {}, opts);
+    this.child = childOptions(this, opts);
     const { settings, namespace, labels, imageTag } = args;
     const metadata = { namespace, labels };
 
     const configMap = new k8s.core.v1.ConfigMap(
       `${name}-${imageTag}`,
       { metadata, data: settings.config, immutable: true },
-      { parent: this },
+      this.child,
     );
 
     const owned: Record<string, pulumi.Input<string>> = {};
@@ -50,7 +54,7 @@ export class Settings extends pulumi.ComponentResource {
         owned[key] = new random.RandomPassword(
           `${name}-${key}`,
           { length: secret.length, special: false, keepers: { rotation: String(secret.rotation) } },
-          { parent: this },
+          this.child,
         ).result;
       }
     }
@@ -60,7 +64,7 @@ export class Settings extends pulumi.ComponentResource {
         : new k8s.core.v1.Secret(
             `${name}-${imageTag}`,
             { metadata, type: "Opaque", stringData: owned, immutable: true },
-            { parent: this },
+            this.child,
           );
 
     this.container = containerSettings(

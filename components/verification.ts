@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, SuiteConfig } from "../config-schema";
 import type { Release } from "../release/eligibility";
 import { qualifyImage } from "../registry/reference";
@@ -34,15 +35,18 @@ const SUITE_USER = 65532;
  * cluster. When all have passed, the release earns its tag: no pass, no tag, no way on.
  */
 export class Verification extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   /** Known once every suite has passed and the registry holds the tag. */
   readonly earnedTag: pulumi.Output<string>;
 
   constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Verification", name, {}, opts);
+    this.child = childOptions(this, opts);
     const { release, labels } = args;
     const verifies = contentHash(args.deployed);
 
-    let previous: pulumi.Resource[] = [];
+    let previous = this.child.dependsOn;
     for (const [suiteName, suite] of args.suites) {
       const image =
         suite.image === undefined
@@ -58,7 +62,11 @@ export class Verification extends pulumi.ComponentResource {
             activeDeadlineSeconds: suite.timeoutSeconds,
             template: {
               metadata: {
-                labels: { ...labels, ...VERIFICATION, "app.kubernetes.io/name": suiteName },
+                labels: {
+                  ...labels,
+                  ...VERIFICATION,
+                  "app.kubernetes.io/name": `${name}-${suiteName}`,
+                },
                 annotations: { "baton/verifies": verifies },
               },
               spec: suitePod({
@@ -78,7 +86,7 @@ export class Verification extends pulumi.ComponentResource {
           },
         },
         {
-          parent: this,
+          ...this.child,
           dependsOn: previous,
           customTimeouts: { create: `${suite.timeoutSeconds + AWAIT_MARGIN_SECONDS}s` },
           // A suite that failed runs again on the next `up`, whichever the provider's version.
@@ -86,13 +94,13 @@ export class Verification extends pulumi.ComponentResource {
           deleteBeforeReplace: true,
         },
       );
-      previous = [job];
+      previous = [...this.child.dependsOn, job];
     }
 
     const { tag } = new EarnedTag(
       `${name}-earned-tag`,
       { registry: args.registry, digest: release.digest, tag: release.earnedTag },
-      { parent: this, dependsOn: previous },
+      { ...this.child, dependsOn: previous },
     );
     this.earnedTag = tag;
     this.registerOutputs({ earnedTag: tag });

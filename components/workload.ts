@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, WorkloadConfig } from "../config-schema";
 import { contentHash } from "./internal/hash";
 import { selectorLabels } from "./internal/labels";
@@ -32,6 +33,8 @@ const ROLLOUT_TIMEOUT = "60m";
  * CronJob. The rollout is awaited; without progress for `progressDeadlineSeconds` it has failed.
  */
 export class Workload extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   /** What the workload's objects are called. */
   readonly objectName: string;
   /** The pod as declared: changes with everything that a release may change. */
@@ -39,6 +42,7 @@ export class Workload extends pulumi.ComponentResource {
 
   constructor(name: string, args: WorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Workload", name, {}, opts);
+    this.child = childOptions(this, opts);
     const { workload, labels } = args;
     this.objectName = workload.name ?? name;
     const selector = workload.selector ?? selectorLabels(name);
@@ -82,7 +86,7 @@ export class Workload extends pulumi.ComponentResource {
       name,
       { metadata: awaitedElsewhere, spec: { replicas, ...spec } },
       {
-        parent: this,
+        ...this.child,
         // The autoscaler owns the number from the first rollout on.
         ...(autoscale === undefined ? {} : { ignoreChanges: ["spec.replicas"] }),
       },
@@ -97,8 +101,8 @@ export class Workload extends pulumi.ComponentResource {
         spec: contentHash(autoscale === undefined ? { replicas, ...spec } : spec),
       },
       {
-        parent: this,
-        dependsOn: [deployment],
+        ...this.child,
+        dependsOn: [...this.child.dependsOn, deployment],
         customTimeouts: { create: ROLLOUT_TIMEOUT, update: ROLLOUT_TIMEOUT },
       },
     );
@@ -110,7 +114,7 @@ export class Workload extends pulumi.ComponentResource {
           metadata: awaitedElsewhere,
           spec: { selector, ports: [{ name: "http", port: 80, targetPort: port }] },
         },
-        { parent: this },
+        this.child,
       );
     }
     if (replicas > 1) {
@@ -125,7 +129,7 @@ export class Workload extends pulumi.ComponentResource {
             unhealthyPodEvictionPolicy: "AlwaysAllow",
           },
         },
-        { parent: this },
+        this.child,
       );
     }
     if (autoscale !== undefined) {
@@ -152,7 +156,7 @@ export class Workload extends pulumi.ComponentResource {
             ],
           },
         },
-        { parent: this },
+        this.child,
       );
     }
   }
@@ -172,7 +176,7 @@ export class Workload extends pulumi.ComponentResource {
           jobTemplate: { spec: { backoffLimit: 1, template: this.podTemplate } },
         },
       },
-      { parent: this },
+      this.child,
     );
   }
 }

@@ -41,7 +41,7 @@ export async function create({ context, namespace, deployment }: RolloutInputs):
       if (status === "failed") throw await explain(kubeconfig, current);
     } catch (error) {
       if (error instanceof RolloutFailed) throw error;
-      const final = error instanceof ApiException && Number(error.code) < 500;
+      const final = error instanceof ApiException && error.code < 500;
       if (final || Date.now() - lastAnswer > PATIENCE)
         throw unreadable(namespace, deployment, error);
     }

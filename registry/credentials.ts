@@ -70,8 +70,8 @@ async function askHelper(helper: string, host: string): Promise<Credentials | un
     const found = z.object({ Username: z.string(), Secret: z.string() }).parse(JSON.parse(stdout));
     return { username: found.Username, password: found.Secret };
   } catch (error) {
-    const said = String((error as { stdout?: string }).stdout ?? "");
-    if (said.includes("credentials not found")) return undefined;
+    const { stdout = "" } = error as { stdout?: string };
+    if (stdout.includes("credentials not found")) return undefined;
     throw new RegistryError(
       `${host}: ${command} gave no credentials; expected a username and a secret. ` +
         `Run \`${command} get\` by hand, or log in again.`,

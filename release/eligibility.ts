@@ -137,15 +137,13 @@ export function checkCandidate(candidate: ReleaseCandidate, facts: TagFacts): Ch
       );
     }
     if (facts.earnedTag !== undefined && facts.earnedTag !== digest) {
-      const versionReused = candidate.versioned && candidate.version !== undefined;
-      add(
-        versionReused ? "version" : "imageTag",
-        versionReused ? String(candidate.version) : imageTag,
-        `${digest} under ${earnedTag}, which already names ${facts.earnedTag}`,
-        versionReused
-          ? "A version names one image for good: give a new version"
-          : "Tags never move: build again under a new number",
-      );
+      const expected = `${digest} under ${earnedTag}, which already names ${facts.earnedTag}`;
+      if (candidate.versioned && candidate.version !== undefined) {
+        const fix = "A version names one image for good: give a new version";
+        add("version", candidate.version, expected, fix);
+      } else {
+        add("imageTag", imageTag, expected, "Tags never move: build again under a new number");
+      }
     }
   }
 

@@ -29,12 +29,8 @@ async function refresh(): Promise<void> {
   for (const ingress of ingresses) {
     if (ingress.status?.loadBalancer?.ingress?.[0]?.ip === NETWORK.inside) continue;
     const { name = "", namespace = "" } = ingress.metadata ?? {};
-    const status = { loadBalancer: { ingress: [{ ip: NETWORK.inside }] } };
-    await networking.replaceNamespacedIngressStatus({
-      name,
-      namespace,
-      body: { ...ingress, status },
-    });
+    ingress.status = { loadBalancer: { ingress: [{ ip: NETWORK.inside }] } };
+    await networking.replaceNamespacedIngressStatus({ name, namespace, body: ingress });
   }
 }
 
@@ -80,7 +76,7 @@ server.listen(80, NETWORK.inside);
 void (async () => {
   for (;;) {
     // A cluster that is away for a moment, or an Ingress that changed under us: the next round.
-    await refresh().catch((error: Error) => console.error(error.message));
+    await refresh().catch((error: unknown) => console.error(error));
     await setTimeout(POLL_MILLISECONDS);
   }
 })();

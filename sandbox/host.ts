@@ -6,9 +6,9 @@
 import {
   ApiException,
   ApiregistrationV1Api,
+  CoordinationV1Api,
   CoreV1Api,
   KubeConfig,
-  type V1Node,
 } from "@kubernetes/client-node";
 import { execa } from "execa";
 import { spawn } from "node:child_process";
@@ -19,6 +19,8 @@ import { setTimeout } from "node:timers/promises";
 import { CGROUP, DEBIAN, KUBECONFIG, LOGS, NETWORK, NODE_PID, REGISTRY, ROOT } from "./folder";
 
 const READY_TIMEOUT_MILLISECONDS = 120_000;
+/** For how long kubelet's lease counts as fresh; it renews every 10 s. */
+const LEASE_MILLISECONDS = 40_000;
 const NAMESPACE_PATH = `/run/netns/${NETWORK.namespace}`;
 
 /** Installed where missing: programs by the Debian package that has them. */
@@ -80,7 +82,11 @@ export async function installPackages(say: (text: string) => void): Promise<void
 
 /** Whether the node runs and its cluster and registry answer. */
 export async function isUp(): Promise<boolean> {
-  return (await nodePid()) !== undefined && (await clusterReady()) && (await registryReady());
+  return (
+    (await nodePid()) !== undefined &&
+    (await clusterReady(Date.now() - LEASE_MILLISECONDS)) &&
+    (await registryReady())
+  );
 }
 
 /** Starts the node and waits until it can run pods. A node that is up stays as it is. */
@@ -118,8 +124,9 @@ export async function start(): Promise<void> {
   node.unref();
   await writeFile(NODE_PID, String(node.pid));
 
-  const deadline = Date.now() + READY_TIMEOUT_MILLISECONDS;
-  while (!((await registryReady()) && (await clusterReady()))) {
+  const began = Date.now();
+  const deadline = began + READY_TIMEOUT_MILLISECONDS;
+  while (!((await registryReady()) && (await clusterReady(began)))) {
     if ((await nodePid()) === undefined || Date.now() > deadline) {
       const said = await readFile(join(LOGS, "node.log"), "utf8");
       throw new Error(
@@ -202,19 +209,20 @@ function client(): KubeConfig {
   return kubeconfig;
 }
 
-async function clusterReady(): Promise<boolean> {
+/** The cluster's own record says Ready for a while after a hard stop; kubelet's lease does not lie. */
+async function clusterReady(since: number): Promise<boolean> {
   if (!(await exists(KUBECONFIG))) return false;
-  const ready = ({ status }: V1Node) =>
-    status?.conditions?.some(
-      (condition) => condition.type === "Ready" && condition.status === "True",
-    );
-  return client()
-    .makeApiClient(CoreV1Api)
-    .readNode({ name: "node" })
-    .then(
-      (node) => ready(node) ?? false,
-      () => false,
-    );
+  const coordination = client().makeApiClient(CoordinationV1Api);
+  const core = client().makeApiClient(CoreV1Api);
+  try {
+    const name = "node";
+    const { spec } = await coordination.readNamespacedLease({ name, namespace: "kube-node-lease" });
+    const { status } = await core.readNode({ name });
+    const ready = status?.conditions?.find(({ type }) => type === "Ready")?.status === "True";
+    return ready && Date.parse(String(spec?.renewTime)) > since;
+  } catch {
+    return false;
+  }
 }
 
 async function registryReady(): Promise<boolean> {

@@ -171,7 +171,7 @@ function duration(milliseconds: number): string {
   return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
 
-program.parseAsync().catch((error: Error) => {
-  console.error(`sandbox: ${error.message}`);
+program.parseAsync().catch((error: unknown) => {
+  console.error(`sandbox: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = 1;
 });

@@ -1,0 +1,312 @@
+import * as pulumi from "@pulumi/pulumi";
+import * as assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync, readdirSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { readConfig, TEXT_KEYS } from "../../config";
+import { createInfra } from "../../infra";
+import { RegistryServer } from "./registry";
+
+export const ROOT = join(__dirname, "..", "..");
+export const STACKS = readdirSync(ROOT)
+  .flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? [])
+  .sort();
+
+type Tree = Readonly<Record<string, unknown>>;
+
+/** A resource as the program registered it. */
+export interface Registered {
+  readonly type: string;
+  readonly name: string;
+  /** With secrets unwrapped. */
+  readonly inputs: Readonly<Record<string, unknown>>;
+  /** Paths of inputs that were sent as secrets, e.g. `stringData.SESSION_KEY`. */
+  readonly secrets: readonly string[];
+  readonly custom: boolean;
+  /** URN of the parent; empty for the stack itself. */
+  readonly parent: string;
+  /** Names of the resources it waits for, in alphabetical order. */
+  readonly dependsOn: readonly string[];
+  readonly options: {
+    readonly retainOnDelete: boolean;
+    readonly deleteBeforeReplace: boolean;
+    readonly replaceOnChanges: readonly string[];
+    readonly ignoreChanges: readonly string[];
+    readonly createTimeout: string;
+  };
+}
+
+export interface Run {
+  readonly resources: readonly Registered[];
+  readonly outputs: Readonly<Record<string, unknown>>;
+}
+
+export interface RunOptions {
+  readonly stack: string;
+  /** Merged over the stack's own keys, `baton:` left out; null removes one. */
+  readonly config?: Tree;
+  /** Merged over Pulumi.yaml's defaults. */
+  readonly defaults?: Tree;
+  /** Values of Pulumi's encrypted config. */
+  readonly secrets?: Readonly<Record<string, string>>;
+  /** Config of other namespaces, by its full key. */
+  readonly otherConfig?: Readonly<Record<string, string>>;
+  /** What a StackReference to the stack itself finds. */
+  readonly lastOutputs?: Tree;
+  /** Runs as a preview in which nothing that a provider computes is known. */
+  readonly preview?: boolean;
+}
+
+/** The configuration of a committed stack: `baton:defaults`, and the stack file's own keys. */
+export function committedConfig(stack: string): { defaults: Tree; own: Tree } {
+  const project = parse(readFileSync(join(ROOT, "Pulumi.yaml"), "utf8")) as {
+    config: { "baton:defaults": { value: Tree } };
+  };
+  const file = parse(readFileSync(join(ROOT, `Pulumi.${stack}.yaml`), "utf8")) as { config: Tree };
+  const own = Object.entries(file.config).map(([key, value]) => [
+    key.replace(/^baton:/, ""),
+    value,
+  ]);
+  return { defaults: project.config["baton:defaults"].value, own: Object.fromEntries(own) as Tree };
+}
+
+/**
+ * Runs the committed program under Pulumi's mocks, with a registry and a cluster's address that
+ * answer over real HTTP.
+ */
+export class ProgramHarness {
+  private constructor(
+    readonly registry: RegistryServer,
+    private readonly cluster: Server,
+    private readonly folder: string,
+  ) {}
+
+  static async start(): Promise<ProgramHarness> {
+    const cluster = createServer((_, response) => response.writeHead(401).end());
+    await new Promise<void>((resolve) => cluster.listen(0, "127.0.0.1", resolve));
+    const folder = await mkdtemp(join(tmpdir(), "baton-test-"));
+    const harness = new ProgramHarness(await RegistryServer.start(), cluster, folder);
+    await harness.writeKubeconfig(`http://127.0.0.1:${(cluster.address() as AddressInfo).port}`);
+    return harness;
+  }
+
+  async stop(): Promise<void> {
+    await this.registry.stop();
+    this.cluster.closeAllConnections();
+    await new Promise((resolve) => this.cluster.close(resolve));
+    await rm(this.folder, { recursive: true });
+    delete process.env["KUBECONFIG"];
+  }
+
+  /** Every context that the committed stack files name leads to this server. */
+  async writeKubeconfig(server: string): Promise<void> {
+    const kubeconfig = {
+      contexts: STACKS.map((name) => ({ name, context: { cluster: "test" } })),
+      clusters: [{ name: "test", cluster: { server } }],
+    };
+    const path = join(this.folder, "kubeconfig");
+    await writeFile(path, JSON.stringify(kubeconfig));
+    process.env["KUBECONFIG"] = path;
+  }
+
+  /**
+   * Runs the program.
+   * @throws what the program throws; nothing is registered then.
+   */
+  async run(options: RunOptions, resources: Registered[] = []): Promise<Run> {
+    this.configure(options);
+    return register(() => createInfra(readConfig()), options, resources);
+  }
+
+  /** Runs the program and gives the message it is refused with, before any resource. */
+  async refusal(options: RunOptions): Promise<string> {
+    const resources: Registered[] = [];
+    const message = await this.run(options, resources).then(
+      () => undefined,
+      (error: unknown) => {
+        if (!pulumi.RunError.isInstance(error)) throw error;
+        return error.message;
+      },
+    );
+    const made = resources.filter(({ type }) => !type.startsWith("pulumi:pulumi:"));
+    assert.deepEqual(made, [], "nothing is registered");
+    assert.ok(message !== undefined, "expected a refusal");
+    return message;
+  }
+
+  /** As the engine hands a stack's configuration to the program. */
+  private configure(options: RunOptions): void {
+    const { stack, config = {}, defaults = {}, secrets = {}, otherConfig = {} } = options;
+    const committed = committedConfig(stack);
+    const registry = { kind: "oci", plainHttp: true, repository: `${this.registry.host}/podinfo` };
+    const keys: Record<string, string> = { ...otherConfig };
+    const own = override(override(committed.own, { registry }), config);
+    for (const [key, value] of Object.entries({
+      defaults: override(committed.defaults, defaults),
+      ...own,
+    })) {
+      // A plain text has no null: a stack file simply does not say it.
+      if ((value as unknown) === null && TEXT_KEYS.has(key)) continue;
+      keys[`baton:${key}`] = typeof value === "string" ? value : JSON.stringify(value);
+    }
+    for (const [key, value] of Object.entries(secrets)) keys[`baton:${key}`] = value;
+    const secretKeys = Object.keys(secrets).map((key) => `baton:${key}`);
+    pulumi.runtime.setAllConfig(keys, secretKeys);
+  }
+}
+
+/** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
+export async function register(
+  program: () => unknown,
+  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs"> = { stack: "qa" },
+  resources: Registered[] = [],
+): Promise<Run> {
+  const { stack, preview = false } = options;
+  await pulumi.runtime.setMocks(mocks(options), "baton", stack, preview, "organization");
+  recordRegistrations(resources);
+  // The SDK takes a stack trace for every promise, which ts-node maps back to sources: most of a
+  // run's time, for traces that nobody reads.
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  let outputs: unknown;
+  try {
+    outputs = await pulumi.runtime.runInPulumiStack(async () => {
+      const result = await program();
+      return result instanceof pulumi.ComponentResource ? {} : result;
+    });
+    await pulumi.runtime.disconnect();
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+  }
+  const resolved = preview ? {} : await promiseOf(pulumi.output(outputs));
+  return { resources, outputs: resolved as Run["outputs"] };
+}
+
+/** Merges maps; unlike the program, keeps null, for the program to see. */
+function override(base: Tree, changes: Tree): Tree {
+  const merged: Record<string, unknown> = { ...base };
+  for (const [key, value] of Object.entries(changes)) {
+    const former = merged[key];
+    merged[key] = isTree(former) && isTree(value) ? override(former, value) : value;
+  }
+  return merged;
+}
+
+function isTree(value: unknown): value is Tree {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The value of an output; rejects where the output fails, as `apply` alone does not. */
+export async function promiseOf<T>(output: pulumi.Output<T>): Promise<T> {
+  return (output as unknown as { promise(): Promise<T> }).promise();
+}
+
+function mocks(options: Pick<RunOptions, "preview" | "lastOutputs">): pulumi.runtime.Mocks {
+  return {
+    newResource(args) {
+      if (options.preview === true && !args.type.startsWith("pulumi:")) {
+        return { id: undefined, state: {} };
+      }
+      const state = { ...(args.inputs as Tree), ...computed(args, options) };
+      return { id: `${args.name}-id`, state };
+    },
+    call(args) {
+      throw new Error(`the program calls ${args.token}, which no mock answers`);
+    },
+  };
+}
+
+/** What the engine would be asked; the mocks themselves are shown neither parents nor options. */
+interface RegisterRequest {
+  getType(): string;
+  getName(): string;
+  getCustom(): boolean;
+  getParent(): string;
+  getObject(): { toJavaScript(): unknown };
+  getDependenciesList(): string[];
+  getRetainondelete(): boolean;
+  getDeletebeforereplace(): boolean;
+  getReplaceonchangesList(): string[];
+  getIgnorechangesList(): string[];
+  getCustomtimeouts(): { getCreate(): string } | undefined;
+}
+
+function recordRegistrations(registered: Registered[]): void {
+  const monitor = pulumi.runtime.getMonitor() as unknown as {
+    registerResource(request: RegisterRequest, callback: unknown): unknown;
+  };
+  const register = monitor.registerResource.bind(monitor);
+  monitor.registerResource = (request, callback) => {
+    const secrets: string[] = [];
+    const dependencies = request.getDependenciesList().map((urn) => urn.split("::").pop() ?? "");
+    registered.push({
+      type: request.getType(),
+      name: request.getName(),
+      inputs: unwrap(request.getObject().toJavaScript(), "", secrets) as Registered["inputs"],
+      secrets,
+      custom: request.getCustom(),
+      parent: request.getParent(),
+      dependsOn: [...new Set(dependencies)].sort(),
+      options: {
+        retainOnDelete: request.getRetainondelete(),
+        deleteBeforeReplace: request.getDeletebeforereplace(),
+        replaceOnChanges: request.getReplaceonchangesList(),
+        ignoreChanges: request.getIgnorechangesList(),
+        createTimeout: request.getCustomtimeouts()?.getCreate() ?? "",
+      },
+    });
+    return register(request, callback);
+  };
+}
+
+/** What a provider adds to a resource's inputs. */
+function computed(
+  { type, name, inputs }: pulumi.runtime.MockResourceArgs,
+  options: Pick<RunOptions, "lastOutputs">,
+) {
+  const { metadata } = inputs as { metadata?: { name?: string } };
+  switch (type) {
+    case "random:index/randomPassword:RandomPassword":
+      return { result: secretValue(`generated-${name}`) };
+    case "aws:ecr/repository:Repository":
+      return { repositoryUrl: "repository-url" };
+    case "pulumi:pulumi:StackReference":
+      return { outputs: options.lastOutputs ?? {}, secretOutputNames: [] };
+    default:
+      return metadata !== undefined && metadata.name === undefined
+        ? { metadata: { ...metadata, name: `${name}-${nameSuffix(inputs)}` } }
+        : {};
+  }
+}
+
+/** Another content replaces an immutable object, and the new one has another name. */
+function nameSuffix(inputs: unknown): string {
+  return createHash("sha256").update(JSON.stringify(inputs)).digest("hex").slice(0, 8);
+}
+
+const SIGNATURE = "4dabf18193072939515e22adb298388d";
+const SECRET = "1b47061264138c4ac30d75fd1eb44270";
+
+function secretValue(value: unknown): Tree {
+  return { [SIGNATURE]: SECRET, value };
+}
+
+function unwrap(value: unknown, path: string, secrets: string[]): unknown {
+  if (Array.isArray(value)) return value.map((item, i) => unwrap(item, `${path}[${i}]`, secrets));
+  if (typeof value !== "object" || value === null) return value;
+  const tree = value as Tree;
+  if (tree[SIGNATURE] === SECRET) {
+    secrets.push(path);
+    return unwrap(tree["value"], path, secrets);
+  }
+  const entries = Object.entries(tree).map(([key, child]) => [
+    key,
+    unwrap(child, path === "" ? key : `${path}.${key}`, secrets),
+  ]);
+  return Object.fromEntries(entries);
+}

@@ -1,0 +1,115 @@
+import { createHash } from "node:crypto";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+interface Manifest {
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+}
+
+/** How a registry asks who is there. */
+export type Authentication = "none" | "basic" | "bearer";
+
+/** The part of the OCI distribution API that the program uses, over real HTTP, in memory. */
+export class RegistryServer {
+  readonly tags = new Map<string, string>();
+  /** Method and path of every request, in order. */
+  readonly requests: string[] = [];
+  authentication: Authentication = "none";
+  /** Answers to give before any other, e.g. `[503, 503]`. */
+  failures: number[] = [];
+  /** Leaves the digest out of its headers, as some registries do. */
+  hidesDigest = false;
+  private readonly manifests = new Map<string, Manifest>();
+  private readonly server = createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on("data", (chunk: Buffer) => chunks.push(chunk));
+    request.on("end", () => this.answer(request, response, Buffer.concat(chunks)));
+  });
+
+  static async start(): Promise<RegistryServer> {
+    const registry = new RegistryServer();
+    await new Promise<void>((resolve) => registry.server.listen(0, "127.0.0.1", resolve));
+    return registry;
+  }
+
+  async stop(): Promise<void> {
+    this.server.closeAllConnections();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  get host(): string {
+    return `127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  /** Stores a manifest under tags; gives its digest. */
+  push(content: string, ...tags: string[]): string {
+    const bytes = Buffer.from(content);
+    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    const mediaType = "application/vnd.oci.image.index.v1+json";
+    this.manifests.set(digest, { bytes, mediaType });
+    for (const tag of tags) this.tags.set(tag, digest);
+    return digest;
+  }
+
+  /** Stores a manifest under a digest that is not its own. */
+  forge(digest: string, manifest: Manifest): void {
+    this.manifests.set(digest, manifest);
+  }
+
+  manifest(digest: string): Manifest | undefined {
+    return this.manifests.get(digest);
+  }
+
+  private answer(request: IncomingMessage, response: ServerResponse, body: Buffer): void {
+    const { method = "", url = "" } = request;
+    this.requests.push(`${method} ${url}`);
+    const failure = this.failures.shift();
+    if (failure !== undefined) {
+      response.writeHead(failure).end();
+      return;
+    }
+    if (url.startsWith("/token")) {
+      const known = request.headers.authorization === basic("robot", "hunter2");
+      response.writeHead(known ? 200 : 401).end(JSON.stringify({ token: "opaque" }));
+      return;
+    }
+    if (!this.authorized(request)) {
+      const challenge =
+        this.authentication === "basic"
+          ? 'Basic realm="registry"'
+          : `Bearer realm="http://${this.host}/token",service="registry"`;
+      response.writeHead(401, { "www-authenticate": challenge }).end();
+      return;
+    }
+    const reference = decodeURIComponent(url.split("/manifests/")[1] ?? "");
+    if (method === "PUT") {
+      const digest = this.push(body.toString(), reference);
+      const manifest = { bytes: body, mediaType: String(request.headers["content-type"]) };
+      this.manifests.set(digest, manifest);
+      response.writeHead(201, { "docker-content-digest": digest }).end();
+      return;
+    }
+    const digest = reference.startsWith("sha256:") ? reference : this.tags.get(reference);
+    const manifest = digest === undefined ? undefined : this.manifests.get(digest);
+    if (digest === undefined || manifest === undefined) {
+      response.writeHead(404).end();
+      return;
+    }
+    response.writeHead(200, {
+      "content-type": manifest.mediaType,
+      ...(this.hidesDigest ? {} : { "docker-content-digest": digest }),
+    });
+    response.end(method === "HEAD" ? undefined : manifest.bytes);
+  }
+
+  private authorized({ headers }: IncomingMessage): boolean {
+    const wanted = { none: undefined, basic: basic("robot", "hunter2"), bearer: "Bearer opaque" };
+    const authorization = wanted[this.authentication];
+    return authorization === undefined || headers.authorization === authorization;
+  }
+}
+
+function basic(username: string, password: string): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
+}

@@ -1,0 +1,252 @@
+import * as assert from "node:assert/strict";
+import * as fc from "fast-check";
+import { mergeTrees } from "../../config";
+import { ProgramHarness, type RunOptions } from "../support/program";
+
+describe("a stack's configuration", () => {
+  let harness: ProgramHarness;
+  before(async () => (harness = await ProgramHarness.start()));
+  after(() => harness.stop());
+
+  /** Runs the program with the qa stack's configuration, changed; gives the refusal's lines. */
+  async function problems(
+    config: Record<string, unknown>,
+    more: Partial<RunOptions> = {},
+  ): Promise<string[]> {
+    return (await harness.refusal({ stack: "qa", config, ...more })).split("\n");
+  }
+
+  it("names the nearest key for one it does not know", async () => {
+    assert.deepEqual(await problems({ imageTags: "dev-1" }), [
+      "qa: baton:imageTags is not a key of this program; expected imageTag. Did you mean imageTag? Correct or remove it.",
+    ]);
+    const [line = ""] = await problems({ workloads: { web: { replica: 2 } } });
+    assert.match(line, /^qa: baton:workloads\.web\.replica is not a key.*Did you mean replicas\?/);
+    const [far = ""] = await problems({ workloads: { web: { bogusness: 2 } } });
+    assert.match(far, /expected one of kind, name, /);
+  });
+
+  it("says what type a value should have, and what it is", async () => {
+    assert.deepEqual(await problems({ workloads: { web: { port: "http" } } }), [
+      'qa: baton:workloads.web.port is "http"; expected a port number. Correct it.',
+    ]);
+    assert.deepEqual(await problems({ quota: "large" }), [
+      'qa: baton:quota is "large"; expected a map. Correct it.',
+    ]);
+    assert.deepEqual(await problems({ monitoring: { level: "loud" } }), [
+      'qa: baton:monitoring.level is "loud"; expected one of none, scrape, alerts. Correct it.',
+    ]);
+    const kind = { SESSION_KEY: { source: "vault" } };
+    assert.deepEqual(await problems({ settings: { secrets: kind } }), [
+      "qa: baton:settings.secrets.SESSION_KEY.source is not shown, as it may be secret; expected one of config, random, existing. Correct it.",
+    ]);
+  });
+
+  it("lists every mistake at once", async () => {
+    const lines = await problems({
+      imageTags: "dev-1",
+      upstream: "Dev",
+      workloads: { web: { port: 0, resources: { requests: { cpu: "much" } } } },
+      verification: { run: ["smoke", "smokey"] },
+    });
+    for (const part of ["imageTags", "upstream", "web.port", "requests.cpu"]) {
+      assert.ok(
+        lines.some((line) => line.includes(part)),
+        `${part} in\n${lines.join("\n")}`,
+      );
+    }
+    assert.equal(new Set(lines).size, lines.length, "each once");
+  });
+
+  it("says where a default stands that is wrong", async () => {
+    assert.deepEqual(await problems({ registry: { kind: null } }), [
+      "qa: baton:registry.kind is not set; expected one of ecr, oci. Correct it.",
+    ]);
+    assert.deepEqual(await problems({}, { defaults: { limitRange: 5 } }), [
+      "qa: baton:defaults.limitRange (Pulumi.yaml) is 5; expected a map. Correct it.",
+    ]);
+  });
+
+  describe("with secrets", () => {
+    const declared = { settings: { secrets: { API_TOKEN: { source: "config" } } } };
+
+    it("asks for one that is declared and missing", async () => {
+      assert.deepEqual(await problems(declared), [
+        "qa: baton:API_TOKEN is not set; expected an encrypted value, as baton:settings.secrets.API_TOKEN says. " +
+          "Set it with `pulumi config set --secret API_TOKEN --stack qa`.",
+      ]);
+    });
+
+    it("refuses one in plain text, and does not repeat it", async () => {
+      const [line = ""] = await problems({ ...declared, API_TOKEN: "hunter2" });
+      assert.match(line, /^qa: baton:API_TOKEN is in plain text; expected a secret\./);
+      assert.ok(!line.includes("hunter2"));
+    });
+
+    it("refuses one among the plain settings, by name or by look", async () => {
+      for (const config of [
+        { DATABASE_PASSWORD: "hunter2" },
+        { DATABASE_URL: "postgres://app:hunter2@db/app" },
+      ]) {
+        const [line = ""] = await problems({ settings: { config } });
+        assert.match(
+          line,
+          /in plain text; expected a secret\. Move it to baton:settings\.secrets\./,
+        );
+        assert.ok(!line.includes("hunter2"));
+      }
+    });
+
+    it("refuses one in place of its description, and does not repeat it", async () => {
+      const text = (await problems({ settings: { secrets: { API_TOKEN: "hunter2" } } })).join("\n");
+      assert.match(text, /baton:settings\.secrets\.API_TOKEN is not shown/);
+      assert.ok(!text.includes("hunter2"), text);
+    });
+
+    it("refuses an encrypted value inside a structured key", async () => {
+      const encrypted = { settings: JSON.stringify({ config: { A: "hunter2" } }) };
+      const text = (await problems({ settings: null }, { secrets: encrypted })).join("\n");
+      assert.match(text, /baton:settings is partly encrypted; expected plain values/);
+      assert.ok(!text.includes("hunter2"), text);
+    });
+
+    it("takes one that is declared and encrypted", async () => {
+      harness.registry.push("secrets", "dev-1");
+      const run = await harness.run({
+        stack: "qa",
+        config: { ...declared, imageTag: "dev-1" },
+        secrets: { API_TOKEN: "hunter2" },
+      });
+      const secret = run.resources.find(({ type }) => type === "kubernetes:core/v1:Secret");
+      assert.equal(
+        (secret?.inputs["stringData"] as Record<string, string>)["API_TOKEN"],
+        "hunter2",
+      );
+      assert.deepEqual(secret?.secrets, ["stringData"]);
+    });
+  });
+
+  describe("whose keys must agree", () => {
+    const cases: [string, Record<string, unknown>, RegExp][] = [
+      [
+        "a pin without a tag",
+        { imageDigest: `sha256:${"a".repeat(64)}` },
+        /imageDigest .* while baton:imageTag is not set/,
+      ],
+      ["its own upstream", { upstream: "qa" }, /upstream is qa; expected another environment/],
+      [
+        "replicas beside autoscale",
+        {
+          workloads: { web: { autoscale: { minReplicas: 1, maxReplicas: 2, cpuUtilization: 50 } } },
+        },
+        /replicas is 2; expected no value beside autoscale/,
+      ],
+      [
+        "a maximum below the minimum",
+        {
+          workloads: {
+            web: {
+              replicas: null,
+              autoscale: { minReplicas: 3, maxReplicas: 2, cpuUtilization: 50 },
+            },
+          },
+        },
+        /maxReplicas is 2; expected at least 3/,
+      ],
+      [
+        "a CronJob without a schedule",
+        { workloads: { night: { kind: "CronJob", resources: resources() } } },
+        /night\.schedule is not set/,
+      ],
+      [
+        "a schedule on a Deployment",
+        { workloads: { web: { schedule: "0 3 * * *" } } },
+        /schedule is 0 3 .*no value on a Deployment/,
+      ],
+      [
+        "a probe that is two things",
+        { workloads: { web: { probes: { liveness: { command: ["true"] } } } } },
+        /probes\.liveness is ambiguous/,
+      ],
+      [
+        "an exposure without an entrance",
+        { entrances: { internal: null } },
+        /exposure\.scope is internal; expected an entrance/,
+      ],
+      [
+        "a suite nobody described",
+        { verification: { run: ["smoke", "fuzz"] } },
+        /run is fuzz; expected suites that are described: smoke, /,
+      ],
+      [
+        "no smoke suite",
+        { verification: { run: ["regression"] } },
+        /run is regression; expected smoke and whatever follows/,
+      ],
+      [
+        "alerts without the operator",
+        { monitoring: { level: "alerts" } },
+        /level is alerts; expected none or scrape without/,
+      ],
+      [
+        "a quota below the rollout's peak",
+        { quota: { pods: 3 } },
+        /baton:quota\["pods"\] is 3; expected at least 4/,
+      ],
+      [
+        "a quota below the rollout's memory",
+        { quota: { "limits.memory": "512Mi" } },
+        /limits\.memory"\] is 512Mi; expected at least 1Gi/,
+      ],
+    ];
+    for (const [name, config, expected] of cases) {
+      it(`refuses ${name}`, async () => {
+        assert.match((await problems(config)).join("\n"), expected);
+      });
+    }
+  });
+
+  it("leaves other namespaces' keys alone", async () => {
+    const run = await harness.run({ stack: "qa", otherConfig: { "aws:region": "eu-west-1" } });
+    assert.ok(run.resources.length > 0);
+  });
+});
+
+function resources() {
+  const amount = { cpu: "10m", memory: "16Mi" };
+  return { requests: amount, limits: amount };
+}
+
+describe("merging", () => {
+  const tree = fc.letrec<{ tree: Record<string, unknown>; value: unknown }>((tie) => ({
+    tree: fc.dictionary(fc.constantFrom("a", "b", "c"), tie("value"), { noNullPrototype: true }),
+    value: fc.oneof(
+      { maxDepth: 3 },
+      fc.integer(),
+      fc.array(fc.integer(), { maxLength: 2 }),
+      tie("tree"),
+    ),
+  })).tree;
+
+  it("with nothing changes nothing", () => {
+    fc.assert(
+      fc.property(tree, (one) => {
+        assert.deepEqual(mergeTrees(one, {}), one);
+        assert.deepEqual(mergeTrees({}, one), one);
+      }),
+    );
+  });
+
+  it("twice is merging once", () => {
+    fc.assert(
+      fc.property(tree, tree, (one, two) => {
+        const merged = mergeTrees(one, two);
+        assert.deepEqual(mergeTrees(merged, two), merged);
+      }),
+    );
+  });
+
+  it("with null removes", () => {
+    assert.deepEqual(mergeTrees({ a: { b: 1, c: 2 } }, { a: { b: null } }), { a: { c: 2 } });
+  });
+});
