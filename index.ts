@@ -1,4 +1,9 @@
 import { readConfig } from "./config";
-import { createInfra } from "./infra";
+import { preflight } from "./preflight";
 
-export = () => createInfra(readConfig());
+export = async () => {
+  const config = readConfig();
+  // The registry and the cluster answer while the SDKs are loaded.
+  const [release, { createInfra }] = await Promise.all([preflight(config), import("./infra")]);
+  return createInfra(config, release);
+};

@@ -1,20 +1,15 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { ArtifactRepository } from "./components/artifact-repository";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
 import { releaseLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
+import { PromotionProvider } from "./components/promotion-provider";
 import { Settings } from "./components/settings";
-import { SlackChannels } from "./components/slack-channels";
 import { Verification } from "./components/verification";
 import { Workload } from "./components/workload";
-import { checkCluster } from "./cluster";
-import { Refusal, type StackConfig } from "./config";
-import { RegistryError } from "./registry/errors";
-import { openRegistry } from "./registry/registry";
-import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
-import { formatProblem } from "./release/problem";
+import type { StackConfig } from "./config";
+import type { Release } from "./release/eligibility";
 
 /** A stack's outputs. */
 export interface Outputs {
@@ -28,39 +23,41 @@ export interface Outputs {
 }
 
 /**
- * Declares one environment: what it shares, where it lives, and the release it runs.
- * @throws Refusal before any resource when the release may not be deployed here.
+ * Declares one environment: what it shares, where it lives, and the release it runs; only the
+ * foundation without one.
  */
-export async function createInfra(config: StackConfig): Promise<Outputs> {
-  const [release, unreachable] = await Promise.all([
-    resolveRelease(config),
-    checkCluster(config.environment, config.cluster.context),
-  ]);
-  if ("problems" in release || unreachable.length > 0) {
-    const problems = "problems" in release ? release.problems : [];
-    throw new Refusal([...problems, ...unreachable.map(formatProblem)].join("\n"));
-  }
-  return declare(config, release.release);
+export async function createInfra(
+  config: StackConfig,
+  release: Release | undefined,
+): Promise<Outputs> {
+  await declareShared(config);
+  return declareEnvironment(config, release);
 }
 
-function declare(config: StackConfig, release: Release | undefined): Outputs {
-  if (config.owns.includes("repository") && config.registry.kind === "ecr") {
-    new ArtifactRepository("artifacts", { registry: config.registry });
+/** What all environments share, in the stack that owns it; only that one loads its SDKs. */
+async function declareShared({ owns, registry, slack, hasSlackToken }: StackConfig): Promise<void> {
+  if (owns.includes("repository") && registry.kind === "ecr") {
+    const { ArtifactRepository } = await import("./components/artifact-repository");
+    new ArtifactRepository("artifacts", { registry });
   }
-
-  if (config.owns.includes("slackChannels") && config.slack && config.hasSlackToken) {
-    new SlackChannels("slack", config.slack);
+  if (owns.includes("slackChannels") && slack !== undefined && hasSlackToken) {
+    const { SlackChannels } = await import("./components/slack-channels");
+    new SlackChannels("slack", slack);
   }
+}
 
+function declareEnvironment(config: StackConfig, release: Release | undefined): Outputs {
+  // First, as it is the slowest to start: it does so while the other resources are declared.
+  const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;
-  const provider = new k8s.Provider("cluster", {
+  const kubernetes = new k8s.Provider("cluster", {
     ...(context === undefined ? {} : { context }),
     // The SDK would record $KUBECONFIG, a path of this machine; the provider finds it by itself.
     kubeconfig: pulumi.output(undefined as unknown as string),
     // The stack is the cluster's identity: a renamed context must not replace what runs there.
     clusterIdentifier: config.environment,
   });
-  const inCluster = { providers: { kubernetes: provider } };
+  const inCluster = { providers: { kubernetes, promotion } };
   const place = new EnvironmentNamespace("namespace", { config }, inCluster);
   if (release === undefined) {
     const source =
@@ -162,50 +159,6 @@ function declare(config: StackConfig, release: Release | undefined): Outputs {
     namespace: place.namespace,
     ...(url === undefined ? {} : { url }),
   };
-}
-
-/** Finds out what may be deployed, or all the reasons why nothing may. */
-async function resolveRelease(
-  config: StackConfig,
-): Promise<{ release: Release | undefined } | { problems: string[] }> {
-  const { imageTag } = config;
-  if (imageTag === undefined) return resolveFoundation(config.environment);
-  const request = checkRequest({ ...config, imageTag });
-  if ("problems" in request) return { problems: request.problems.map(formatProblem) };
-
-  const candidate = request.ok;
-  try {
-    const registry = openRegistry(config.registry);
-    const [taken, earned] = await Promise.all([
-      registry.resolve(candidate.imageTag),
-      registry.resolve(candidate.earnedTag),
-    ]);
-    const release = checkCandidate(candidate, { imageTag: taken, earnedTag: earned });
-    return "ok" in release
-      ? { release: release.ok }
-      : { problems: release.problems.map(formatProblem) };
-  } catch (error) {
-    if (!(error instanceof RegistryError)) throw error;
-    return { problems: [`${config.environment}: ${error.message}`] };
-  }
-}
-
-/** Without a tag there is only the foundation; but never in place of a release that runs. */
-async function resolveFoundation(
-  environment: string,
-): Promise<{ release: undefined } | { problems: string[] }> {
-  const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
-  const last = await new pulumi.StackReference(path.join("/")).getOutputDetails("release");
-  const running = last.value as Release | undefined;
-  if (running === undefined) return { release: undefined };
-  const problem = formatProblem({
-    where: environment,
-    property: "baton:imageTag",
-    value: "not set",
-    expected: `a tag, as ${running.imageTag} runs here and would be removed`,
-    fix: "Set it, or take the whole environment away with `pulumi destroy`",
-  });
-  return { problems: [problem] };
 }
 
 function serviceUrl(config: StackConfig, workload: string): string {

@@ -83,7 +83,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
     );
     for (const policy of networkPolicies(config)) {
       new k8s.networking.v1.NetworkPolicy(
-        `${name}-${policy.name}`,
+        `${name}-network-${policy.name}`,
         { metadata: inNamespace(policy.name), spec: policy.spec },
         { parent: this },
       );

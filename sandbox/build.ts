@@ -57,6 +57,14 @@ export const ENGINE: readonly Part[] = [
     ],
     seconds: 60,
   },
+  {
+    // The real one is not published as a module.
+    name: "stand-in for the random provider",
+    module: "random",
+    programs: { "pulumi-resource-random": "." },
+    stamps: [`main.version=v${RANDOM_PROVIDER}`],
+    seconds: 20,
+  },
 ];
 
 export const CLUSTER: readonly Part[] = [

@@ -151,8 +151,8 @@ async function installEngine(): Promise<void> {
       "pulumi-resource-kubernetes",
     ),
     [`plugins/resource-random-v${RANDOM_PROVIDER}/pulumi-resource-random`]: join(
-      ROOT,
-      "sandbox/random-stand-in/pulumi-resource-random",
+      BIN,
+      "pulumi-resource-random",
     ),
   };
   for (const [path, program] of Object.entries(programs)) {

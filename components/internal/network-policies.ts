@@ -1,5 +1,5 @@
 import type * as k8s from "@pulumi/kubernetes";
-import type { Config } from "../../config-schema";
+import type { Config, EntranceConfig, WorkloadConfig } from "../../config-schema";
 import { selectorLabels, VERIFICATION } from "./labels";
 
 /** A policy without anything that Pulumi computes, so that a test can evaluate it. */
@@ -33,105 +33,91 @@ const namespace = (name: string): Peer => ({
   namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": name } },
 });
 
-/** Nothing may talk to anything but for what these name. */
+/**
+ * Who may talk to whom; nothing else may. One policy for every pod of the namespace, and one for
+ * each workload that something outside it calls.
+ */
 export function networkPolicies(
   config: Pick<Config, "network" | "workloads" | "entrances" | "monitoring" | "verification">,
 ): NetworkPolicy[] {
+  const { network, workloads, verification } = config;
   const policies: NetworkPolicy[] = [
     {
-      name: "default-deny",
-      spec: asSpec({ podSelector: {}, policyTypes: ["Ingress", "Egress"] }),
-    },
-    {
-      // Anywhere: cluster DNS may be pods, a node-local cache or a node's own address.
-      name: "allow-dns",
-      spec: asSpec({
-        podSelector: {},
-        policyTypes: ["Egress"],
-        egress: [{ ports: [{ protocol: "UDP", port: 53 }, tcp(53)] }],
-      }),
-    },
-    {
-      name: "allow-same-namespace",
+      name: "default",
       spec: asSpec({
         podSelector: {},
         policyTypes: ["Ingress", "Egress"],
         ingress: [{ from: [{ podSelector: {} }] }],
-        egress: [{ to: [{ podSelector: {} }] }],
+        egress: [
+          { to: [{ podSelector: {} }] },
+          // DNS, anywhere: it may be pods, a node-local cache or a node's own address.
+          { ports: [{ protocol: "UDP", port: 53 }, tcp(53)] },
+          ...network.egress.map(({ cidr, except, namespace: target, port }) => ({
+            to: [
+              ...(cidr === undefined ? [] : [addresses(cidr, except)]),
+              ...(target === undefined ? [] : [namespace(target)]),
+            ],
+            ports: [tcp(port)],
+          })),
+        ],
       }),
     },
   ];
-
-  for (const { name, cidr, except, namespace: target, port } of config.network.egress) {
-    const peers: Peer[] = [
-      ...(cidr === undefined
-        ? []
-        : [{ ipBlock: except === undefined ? { cidr } : { cidr, except } }]),
-      ...(target === undefined ? [] : [namespace(target)]),
-    ];
-    policies.push({
-      name: `allow-egress-${name}`,
-      spec: asSpec({
-        podSelector: {},
-        policyTypes: ["Egress"],
-        egress: [{ to: peers, ports: [tcp(port)] }],
-      }),
-    });
+  for (const [name, workload] of Object.entries(workloads)) {
+    const ingress = callersFromOutside(workload, config);
+    if (ingress.length === 0) continue;
+    const podSelector = { matchLabels: workload.selector ?? selectorLabels(name) };
+    policies.push({ name, spec: asSpec({ podSelector, policyTypes: ["Ingress"], ingress }) });
   }
-
-  const { prometheusNamespace } = config.network;
-  for (const [workload, { port, metrics, exposure, selector }] of Object.entries(
-    config.workloads,
-  )) {
-    const podSelector = { matchLabels: selector ?? selectorLabels(workload) };
-    const metricsPort = metrics?.port ?? port;
-    const scraped = config.monitoring.level !== "none" && metrics !== undefined;
-    if (scraped && metricsPort !== undefined && prometheusNamespace !== undefined) {
-      policies.push({
-        name: `allow-prometheus-to-${workload}`,
-        spec: asSpec({
-          podSelector,
-          policyTypes: ["Ingress"],
-          ingress: [{ from: [namespace(prometheusNamespace)], ports: [tcp(metricsPort)] }],
-        }),
-      });
-    }
-    const entrance = exposure && config.entrances?.[exposure.scope];
-    if (entrance !== undefined && port !== undefined) {
-      const proxies: Peer[] = [
-        ...(entrance.namespace === undefined ? [] : [namespace(entrance.namespace)]),
-        ...(entrance.cidr === undefined ? [] : [{ ipBlock: { cidr: entrance.cidr } }]),
-      ];
-      policies.push({
-        name: `allow-entrance-to-${workload}`,
-        spec: asSpec({
-          podSelector,
-          policyTypes: ["Ingress"],
-          ingress: [{ from: proxies, ports: [tcp(port)] }],
-        }),
-      });
-    }
-  }
-
-  const throughExposure = config.verification.run.some(
-    (name) => config.verification.suites[name]?.through === "exposure",
-  );
-  if (throughExposure) {
-    const proxies = [config.entrances?.internal, config.entrances?.public].flatMap((entrance) =>
-      entrance?.namespace === undefined ? [] : [namespace(entrance.namespace)],
-    );
-    policies.push({
-      // By its public address, or by the proxies' pods where the cluster short-cuts to them.
-      name: "allow-verification-to-entrance",
-      spec: asSpec({
-        podSelector: { matchLabels: VERIFICATION },
-        policyTypes: ["Egress"],
-        egress: [
-          { to: [{ ipBlock: { cidr: "0.0.0.0/0" } }], ports: [tcp(80), tcp(443)] },
-          ...(proxies.length === 0 ? [] : [{ to: proxies }]),
-        ],
-      }),
-    });
+  if (verification.run.some((name) => verification.suites[name]?.through === "exposure")) {
+    policies.push(verificationPolicy(config.entrances));
   }
   return policies;
+}
+
+function callersFromOutside(
+  { port, metrics, exposure }: WorkloadConfig,
+  { network, monitoring, entrances }: Pick<Config, "network" | "monitoring" | "entrances">,
+): { from: Peer[]; ports: Port[] }[] {
+  const entrance = exposure && entrances?.[exposure.scope];
+  const metricsPort = metrics?.port ?? port;
+  const scraped = monitoring.level !== "none" && metrics !== undefined;
+  const { prometheusNamespace } = network;
+  return [
+    ...(entrance === undefined || port === undefined
+      ? []
+      : [{ from: proxies(entrance), ports: [tcp(port)] }]),
+    ...(!scraped || metricsPort === undefined || prometheusNamespace === undefined
+      ? []
+      : [{ from: [namespace(prometheusNamespace)], ports: [tcp(metricsPort)] }]),
+  ];
+}
+
+/** Suites that call from outside: by the public address, or by the proxies' pods. */
+function verificationPolicy(entrances: Config["entrances"]): NetworkPolicy {
+  const pods = [entrances?.internal, entrances?.public].flatMap((entrance) =>
+    entrance?.namespace === undefined ? [] : [namespace(entrance.namespace)],
+  );
+  return {
+    name: "verification",
+    spec: asSpec({
+      podSelector: { matchLabels: VERIFICATION },
+      policyTypes: ["Egress"],
+      egress: [
+        { to: [addresses("0.0.0.0/0")], ports: [tcp(80), tcp(443)] },
+        ...(pods.length === 0 ? [] : [{ to: pods }]),
+      ],
+    }),
+  };
+}
+
+function proxies(entrance: EntranceConfig): Peer[] {
+  return [
+    ...(entrance.namespace === undefined ? [] : [namespace(entrance.namespace)]),
+    ...(entrance.cidr === undefined ? [] : [addresses(entrance.cidr)]),
+  ];
+}
+
+function addresses(cidr: string, except?: string[]): Peer {
+  return { ipBlock: except === undefined ? { cidr } : { cidr, except } };
 }

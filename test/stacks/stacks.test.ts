@@ -107,7 +107,7 @@ for (const stack of STACKS) {
       );
       const [first = "", ...rest] = suites;
       assert.ok(byName(job, first)?.dependsOn.includes("web-rollout"));
-      assert.ok(byName(job, first)?.dependsOn.includes("namespace-default-deny"));
+      assert.ok(byName(job, first)?.dependsOn.includes("namespace-network-default"));
       rest.forEach((suite, index) => {
         assert.ok(byName(job, suite)?.dependsOn.includes(suites[index] ?? ""), suite);
       });

@@ -8,8 +8,8 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { readConfig, TEXT_KEYS } from "../../config";
-import { createInfra } from "../../infra";
+import { TEXT_KEYS } from "../../config";
+import program from "../../index";
 import { RegistryServer } from "./registry";
 
 export const ROOT = join(__dirname, "..", "..");
@@ -120,7 +120,7 @@ export class ProgramHarness {
    */
   async run(options: RunOptions, resources: Registered[] = []): Promise<Run> {
     this.configure(options);
-    return register(() => createInfra(readConfig()), options, resources);
+    return register(program, options, resources);
   }
 
   /** Runs the program and gives the message it is refused with, before any resource. */

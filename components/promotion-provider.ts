@@ -1,0 +1,8 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/** The provider of Baton's own resources, EarnedTag and Rollout: `provider/`. */
+export class PromotionProvider extends pulumi.ProviderResource {
+  constructor(name: string, opts?: pulumi.ResourceOptions) {
+    super("promotion", name, {}, opts);
+  }
+}
