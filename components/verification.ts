@@ -76,6 +76,8 @@ export class Verification extends pulumi.ComponentResource {
                 args: suite.args,
                 env: {
                   RELEASE_TAG: release.imageTag,
+                  // Also makes the suite run again where nothing else has changed.
+                  ...(release.rollbackOf === undefined ? {} : { ROLLBACK_OF: release.rollbackOf }),
                   ...(targetUrl === undefined ? {} : { TARGET_URL: targetUrl }),
                 },
                 resources: suite.resources,

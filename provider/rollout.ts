@@ -54,7 +54,15 @@ export async function read(inputs: RolloutInputs): Promise<RolloutInputs> {
   return Promise.resolve(inputs);
 }
 
-class RolloutFailed extends Error {}
+class RolloutFailed extends Error {
+  constructor(
+    /** Of the resource: a rollout that failed is there, and must be awaited again. */
+    readonly id: string,
+    readonly reasons: readonly string[],
+  ) {
+    super("the rollout has failed");
+  }
+}
 
 /** The client's own message holds every header; the cluster's is one sentence. */
 function unreadable(namespace: string, deployment: string, error: unknown): Error {
@@ -107,10 +115,9 @@ async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promis
     .listNamespacedPod({ namespace, labelSelector });
   const causes = explainPods(pods.items, deployment);
   const seconds = deployment.spec?.progressDeadlineSeconds ?? 600;
-  return new RolloutFailed(
-    [
-      `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,
-      ...(causes.length > 0 ? causes : ["its pods report no reason"]).map((cause) => `  ${cause}`),
-    ].join("\n"),
-  );
+  const text = [
+    `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,
+    ...(causes.length > 0 ? causes : ["its pods report no reason"]).map((cause) => `  ${cause}`),
+  ].join("\n");
+  return new RolloutFailed(`${namespace}/${name}`, [text]);
 }

@@ -13,7 +13,6 @@ import { BIN, KUBECONFIG, LOGS, ROOT, SANDBOX } from "./folder";
 const OLDEST_PULUMI = "3.200.0";
 
 const HOME = join(SANDBOX, "pulumi");
-const STATE = join(SANDBOX, "state");
 const PASSPHRASE = join(SANDBOX, "passphrase");
 
 /** Where the environments are to run. */
@@ -22,6 +21,8 @@ export interface Place {
   readonly context?: string;
   /** `host/name` of the user's own registry; the sandbox's unless given. */
   readonly registry?: string;
+  /** Put before the environments' names to name their namespaces, such as `baton-`. */
+  readonly namespacePrefix?: string;
 }
 
 /** The version of the user's own `pulumi`, or `undefined` when there is none or it is too old. */
@@ -49,10 +50,10 @@ export class Project {
    */
   static async open(name: string, place: Place): Promise<Project> {
     const folder = join(SANDBOX, name);
-    await mkdir(folder, { recursive: true });
-    await mkdir(STATE, { recursive: true });
+    const state = join(folder, "state");
+    await mkdir(state, { recursive: true });
     await mkdir(LOGS, { recursive: true });
-    const environment = await engineEnvironment(place);
+    const environment = await engineEnvironment(place, state);
     const path = await writeProject(folder, place);
     const project = new Project(folder, environment, path);
     const listed = await project.pulumi("stack", "ls", "--json");
@@ -115,12 +116,15 @@ export function diagnostics(output: string): string {
   return start < 0 ? output : output.slice(start, end < start ? undefined : end).trimEnd();
 }
 
-async function engineEnvironment({ context }: Place): Promise<Record<string, string>> {
+async function engineEnvironment(
+  { context }: Place,
+  state: string,
+): Promise<Record<string, string>> {
   if ((await readFile(PASSPHRASE).catch(() => undefined)) === undefined) {
     await writeFile(PASSPHRASE, randomBytes(24).toString("hex"), { mode: 0o600 });
   }
   const common = {
-    PULUMI_BACKEND_URL: `file://${STATE}`,
+    PULUMI_BACKEND_URL: `file://${state}`,
     PULUMI_CONFIG_PASSPHRASE_FILE: PASSPHRASE,
     PULUMI_SKIP_UPDATE_CHECK: "true",
     ...(context === undefined ? { KUBECONFIG } : {}),
@@ -133,8 +137,6 @@ async function engineEnvironment({ context }: Place): Promise<Record<string, str
     PULUMI_HOME: HOME,
     // The sandbox has no need of the AWS provider, and may have no way to fetch it.
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
-    // The Node.js host that can be built is too old to read Pulumi.yaml's tsconfig option.
-    PULUMI_NODEJS_TRANSPILE_ONLY: "true",
   };
 }
 
@@ -204,7 +206,7 @@ async function writeProject(folder: string, place: Place): Promise<string[]> {
 }
 
 /** What a cluster and a registry of the user's own change. */
-function ownPlace({ context, registry }: Place): {
+function ownPlace({ context, registry, namespacePrefix }: Place): {
   defaults: Tree;
   stack: (name: string) => Tree;
 } {
@@ -220,11 +222,12 @@ function ownPlace({ context, registry }: Place): {
               suites: Object.fromEntries(suites.map((suite) => [suite, { image: tests }])),
             },
           },
-    // `dev` may well be somebody's namespace there.
-    stack: (name) =>
-      context === undefined
+    stack: (name) => ({
+      ...(context === undefined ? {} : { "baton:cluster": { context } }),
+      ...(namespacePrefix === undefined
         ? {}
-        : { "baton:cluster": { context }, "baton:namespace": { name: `baton-${name}` } },
+        : { "baton:namespace": { name: `${namespacePrefix}${name}` } }),
+    }),
   };
 }
 

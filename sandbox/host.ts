@@ -116,7 +116,7 @@ export async function start(): Promise<void> {
       `--net=${NAMESPACE_PATH}`,
       ...["unshare", ...isolation],
       ...["tini", "--", process.execPath],
-      ...["--require", require.resolve("ts-node/register/transpile-only")],
+      ...["--require", require.resolve("ts-node/register")],
       join(ROOT, "sandbox", "node.ts"),
     ],
     { cwd: ROOT, detached: true, stdio: ["ignore", log, log] },

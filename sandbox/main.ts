@@ -144,7 +144,8 @@ function checkPlace({ context, registry }: Options): Place {
     );
   }
   return {
-    ...(context === undefined ? {} : { context }),
+    // `dev` may well be somebody's namespace on a cluster that is used for other things.
+    ...(context === undefined ? {} : { context, namespacePrefix: "baton-" }),
     ...(registry === undefined ? {} : { registry }),
   };
 }

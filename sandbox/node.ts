@@ -76,7 +76,7 @@ async function main(): Promise<void> {
   startMetricsServer();
   start("entrance", process.execPath, [
     "--require",
-    require.resolve("ts-node/register/transpile-only"),
+    require.resolve("ts-node/register"),
     join(ROOT, "sandbox", "entrance.ts"),
   ]);
 }
