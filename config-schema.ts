@@ -24,6 +24,10 @@ const quantity = z
   .union([z.string(), z.number()], { error: "a Kubernetes quantity, such as 500m or 512Mi" })
   .transform(String)
   .pipe(z.string().regex(QUANTITY, "a Kubernetes quantity, such as 500m or 512Mi"));
+/** Of pods: a number, or a percentage of the replicas. */
+const share = scalar.pipe(
+  z.string().regex(/^\d+%?$/, "a number of pods, or a percentage such as 25%"),
+);
 const labels = z.record(z.string(), scalar);
 const command = z.array(scalar, { error: "a list of words" });
 const compute = z.strictObject({ cpu: quantity, memory: quantity });
@@ -165,9 +169,11 @@ const entrance = z.strictObject({
 const egress = z.strictObject({
   /** What is there; for people. */
   name,
+  /** Addresses; or give `namespace`. */
   cidr: cidr.optional(),
+  /** Addresses of `cidr` that stay closed. */
   except: z.array(cidr).optional(),
-  /** Pods of this namespace instead of an address range. */
+  /** Pods of this namespace. */
   namespace: text.optional(),
   port,
 });
@@ -265,8 +271,8 @@ export const Config = z.strictObject({
   rollout: z
     .strictObject({
       strategy: z.enum(["rolling"]).default("rolling"),
-      maxSurge: scalar.default("25%"),
-      maxUnavailable: scalar.default("0"),
+      maxSurge: share.default("25%"),
+      maxUnavailable: share.default("0"),
       /** Without progress for this long, the rollout has failed. */
       progressDeadlineSeconds: seconds.default(300),
     })

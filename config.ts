@@ -13,7 +13,7 @@ export interface StackConfig extends Config {
   readonly environment: string;
   /** Where everything of this environment lives. */
   readonly namespaceName: string;
-  /** Whether the Slack provider has a token: `slack:token`, or SLACK_TOKEN. */
+  /** Whether the Slack provider has its token, `slack:token`. */
   readonly hasSlackToken: boolean;
   /** Values of Pulumi's encrypted config, by key, for every secret whose source is `config`. */
   readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
@@ -62,8 +62,7 @@ export function readConfig(): StackConfig {
   }
   if (problems.length > 0 || !parsed.success) throw new Refusal(formatProblems(problems));
   const namespaceName = parsed.data.namespace.name ?? environment;
-  const hasSlackToken =
-    "slack:token" in pulumi.runtime.allConfig() || process.env["SLACK_TOKEN"] !== undefined;
+  const hasSlackToken = SLACK_TOKEN in pulumi.runtime.allConfig();
   return { ...parsed.data, environment, namespaceName, hasSlackToken, configSecrets };
 }
 
@@ -177,10 +176,11 @@ function readSecrets(
   const config = new pulumi.Config();
   const secrets: Record<string, pulumi.Output<string>> = {};
   for (const { key, declaration, plain } of declared) {
-    const fix = `Set it with \`pulumi config set --secret ${key} --stack ${where}\``;
+    const secret = plain === true ? "" : "--secret ";
+    const fix = `Set it with \`pulumi config set ${secret}${key} --stack ${where}\``;
     const property = `baton:${key}`;
     if (!raw.others.includes(key)) {
-      const expected = `an encrypted value, as baton:${declaration} says`;
+      const expected = `${plain === true ? "a" : "an encrypted"} value, as baton:${declaration} says`;
       problems.push({ where, property, value: "not set", expected, fix });
     } else if (plain !== true && !isSecretKey(`${pulumi.getProject()}:${key}`)) {
       problems.push({ where, property, value: "in plain text", expected: "a secret", fix });
@@ -293,6 +293,11 @@ function unwrap(schema: unknown): object {
   return inner === undefined ? (schema as object) : unwrap(inner);
 }
 
+const SLACK_TOKEN = "slack:token";
+/** Keys that a secret of the settings cannot have: they mean something else. */
+const RESERVED_KEYS = [...KEYS, "defaults", "registryPassword", "tlsCertificate", "tlsKey"];
+/** Names of network policies that every namespace has, or may have. */
+const RESERVED_POLICIES = ["default", "verification"];
 /** Looks like a credential by its name. */
 const SECRET_NAME =
   /(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIALS?)$|^(PASSWORD|SECRET)_/i;
@@ -314,6 +319,35 @@ function crossCheck(where: string, config: Config): Problem[] {
   }
   if (config.upstream === where) {
     add("upstream", where, "another environment", "An environment cannot be its own upstream");
+  }
+  if (SLACK_TOKEN in pulumi.runtime.allConfig() && !isSecretKey(SLACK_TOKEN)) {
+    const fix = `Set it with \`pulumi config set --secret ${SLACK_TOKEN} --stack ${where}\``;
+    problems.push({
+      where,
+      property: SLACK_TOKEN,
+      value: "in plain text",
+      expected: "a secret",
+      fix,
+    });
+  }
+  for (const [index, { cidr, except, namespace }] of config.network.egress.entries()) {
+    const key = `network.egress[${index}]`;
+    if ((cidr === undefined) === (namespace === undefined)) {
+      add(key, "ambiguous", "either cidr or namespace", "Give exactly one");
+    } else if (except !== undefined && cidr === undefined) {
+      add(`${key}.except`, except.join(", "), "no value without cidr", "Remove it");
+    }
+  }
+  const { maxSurge, maxUnavailable } = config.rollout;
+  if (Number.parseInt(maxSurge) === 0 && Number.parseInt(maxUnavailable) === 0) {
+    const fix = "With neither, no pod could ever be replaced: raise one";
+    add("rollout.maxSurge", maxSurge, "more than 0 while maxUnavailable is 0", fix);
+  }
+  for (const [name, { source }] of Object.entries(config.settings.secrets)) {
+    if (source === "config" && RESERVED_KEYS.includes(name)) {
+      const fix = "Call it something else; settings are usually in capitals";
+      add(`settings.secrets.${name}`, "a key of this program", "a name of its own", fix);
+    }
   }
   for (const [name, value] of Object.entries(config.settings.config)) {
     if (SECRET_NAME.test(name) || URL_WITH_PASSWORD.test(value)) {
@@ -347,6 +381,15 @@ function workloadProblems(where: string, config: Config): Problem[] {
     const add = (key: string, value: string, expected: string, fix: string) =>
       problems.push({ where, property: `baton:workloads.${name}.${key}`, value, expected, fix });
 
+    if (RESERVED_POLICIES.includes(name)) {
+      problems.push({
+        where,
+        property: `baton:workloads.${name}`,
+        value: "the name of a network policy of the namespace",
+        expected: "another name",
+        fix: "Rename the workload",
+      });
+    }
     if (workload.kind === "CronJob") {
       if (workload.schedule === undefined) {
         add("schedule", "not set", "a cron expression, such as 0 3 * * *", "Set it");

@@ -165,11 +165,12 @@ function serviceUrl(config: StackConfig, workload: string): string {
   return `http://${config.workloads[workload]?.name ?? workload}.${config.namespaceName}.svc`;
 }
 
+/** Without a slash at its end, as a Service's: suites append their paths. */
 function exposureUrl(config: StackConfig, workload: string): string | undefined {
   const exposure = config.workloads[workload]?.exposure;
   if (exposure === undefined) return undefined;
   const secure = config.entrances?.kind === "HTTPRoute" || exposure.tls !== undefined;
-  return `${secure ? "https" : "http"}://${exposure.host}${exposure.path}`;
+  return `${secure ? "https" : "http"}://${exposure.host}${exposure.path.replace(/\/$/, "")}`;
 }
 
 function environmentUrl(config: StackConfig): string | undefined {

@@ -12,17 +12,31 @@ export interface EnvironmentNamespaceArgs {
 /** The minor version whose `restricted` profile is enforced, so that an upgrade changes nothing. */
 const POD_SECURITY_VERSION = "v1.34";
 
-const API_GROUPS = [
-  "",
-  "apps",
-  "autoscaling",
-  "batch",
-  "gateway.networking.k8s.io",
-  "monitoring.coreos.com",
-  "networking.k8s.io",
-  "policy",
-];
-const VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"];
+const READ = ["get", "list", "watch"];
+const WRITE = [...READ, "create", "update", "patch", "delete"];
+/** What a release is made of: the deployers' own. */
+const RELEASE: Readonly<Record<string, readonly string[]>> = {
+  "": ["configmaps", "secrets", "services"],
+  apps: ["deployments"],
+  autoscaling: ["horizontalpodautoscalers"],
+  batch: ["cronjobs", "jobs"],
+  "gateway.envoyproxy.io": ["securitypolicies"],
+  "gateway.networking.k8s.io": ["httproutes"],
+  "monitoring.coreos.com": ["prometheusrules", "servicemonitors"],
+  "networking.k8s.io": ["ingresses"],
+  policy: ["poddisruptionbudgets"],
+  "traefik.io": ["middlewares"],
+};
+/** What holds a release, and what comes of it: deployers see it, and cannot loosen it. */
+const SURROUNDINGS: Readonly<Record<string, readonly string[]>> = {
+  "": [
+    ...["events", "limitranges", "namespaces", "pods", "pods/log"],
+    ...["resourcequotas", "serviceaccounts"],
+  ],
+  apps: ["replicasets"],
+  "networking.k8s.io": ["networkpolicies"],
+  "rbac.authorization.k8s.io": ["rolebindings", "roles"],
+};
 
 /**
  * The place an environment's pods live in: a namespace that enforces Pod Security `restricted`,
@@ -144,14 +158,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
       `${name}-deployer`,
       {
         metadata,
-        rules: [
-          { apiGroups: API_GROUPS, resources: ["*"], verbs: VERBS },
-          {
-            apiGroups: ["rbac.authorization.k8s.io"],
-            resources: ["roles", "rolebindings"],
-            verbs: ["get", "list", "watch"],
-          },
-        ],
+        rules: [...rules(RELEASE, WRITE), ...rules(SURROUNDINGS, READ)],
       },
       { parent: this },
     );
@@ -173,4 +180,15 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
       { parent: this },
     );
   }
+}
+
+function rules(
+  resources: Readonly<Record<string, readonly string[]>>,
+  verbs: string[],
+): k8s.types.input.rbac.v1.PolicyRule[] {
+  return Object.entries(resources).map(([group, names]) => ({
+    apiGroups: [group],
+    resources: [...names],
+    verbs,
+  }));
 }

@@ -38,7 +38,7 @@ export class Monitoring extends pulumi.ComponentResource {
     super("baton:components:Monitoring", name, {}, opts);
     this.child = childOptions(this, opts);
     const { namespace, labels, workloads } = args;
-    for (const [workload, { metrics, port }] of Object.entries(workloads)) {
+    for (const [workload, { metrics, port, selector }] of Object.entries(workloads)) {
       if (metrics === undefined || port === undefined) continue;
       new k8s.apiextensions.CustomResource(
         `${name}-${workload}`,
@@ -47,8 +47,14 @@ export class Monitoring extends pulumi.ComponentResource {
           kind: "ServiceMonitor",
           metadata: { namespace, name: workload, labels },
           spec: {
-            selector: { matchLabels: selectorLabels(workload) },
-            endpoints: [{ port: "http", path: metrics.path }],
+            selector: { matchLabels: selector ?? selectorLabels(workload) },
+            endpoints: [
+              {
+                path: metrics.path,
+                // The Service has only the port that is called.
+                ...(metrics.port === undefined ? { port: "http" } : { targetPort: metrics.port }),
+              },
+            ],
           },
         },
         this.child,

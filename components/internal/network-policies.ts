@@ -28,6 +28,9 @@ export interface Port {
 type Spec = k8s.types.input.networking.v1.NetworkPolicySpec;
 const asSpec = <T extends Spec>(spec: T): T => spec;
 
+/** Where cloud providers hand out a node's own credentials. */
+const INSTANCE_METADATA = "169.254.169.254/32";
+
 const tcp = (port: number): Port => ({ protocol: "TCP", port });
 const namespace = (name: string): Peer => ({
   namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": name } },
@@ -104,7 +107,7 @@ function verificationPolicy(entrances: Config["entrances"]): NetworkPolicy {
       podSelector: { matchLabels: VERIFICATION },
       policyTypes: ["Egress"],
       egress: [
-        { to: [addresses("0.0.0.0/0")], ports: [tcp(80), tcp(443)] },
+        { to: [addresses("0.0.0.0/0", [INSTANCE_METADATA])], ports: [tcp(80), tcp(443)] },
         ...(pods.length === 0 ? [] : [{ to: pods }]),
       ],
     }),

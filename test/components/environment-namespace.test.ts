@@ -63,15 +63,32 @@ describe("EnvironmentNamespace", () => {
     ]);
   });
 
-  it("lets its deployers deploy, and not widen their own rights", async () => {
+  it("lets its deployers deploy, and not loosen what holds them", async () => {
     const of = await foundation({ namespace: { deployers: ["release-engineers"] } });
     const { rules } = of("rbac.authorization.k8s.io/v1:Role")[0]?.inputs as {
       rules: { apiGroups: string[]; resources: string[]; verbs: string[] }[];
     };
-    const rights = (group: string) =>
-      rules.filter(({ apiGroups }) => apiGroups.includes(group)).flatMap(({ verbs }) => verbs);
-    assert.ok(rights("apps").includes("create"));
-    assert.deepEqual(rights("rbac.authorization.k8s.io"), ["get", "list", "watch"]);
+    const may = (verb: string, group: string, resource: string) =>
+      rules.some(
+        ({ apiGroups, resources, verbs }) =>
+          apiGroups.includes(group) && resources.includes(resource) && verbs.includes(verb),
+      );
+    assert.ok(may("patch", "apps", "deployments"));
+    assert.ok(may("create", "", "secrets"));
+    const guards = [
+      ["", "namespaces"],
+      ["", "resourcequotas"],
+      ["", "limitranges"],
+      ["networking.k8s.io", "networkpolicies"],
+      ["rbac.authorization.k8s.io", "roles"],
+      ["rbac.authorization.k8s.io", "rolebindings"],
+    ] as const;
+    for (const [group, resource] of guards) {
+      assert.ok(may("get", group, resource), resource);
+      for (const verb of ["create", "update", "patch", "delete"]) {
+        assert.ok(!may(verb, group, resource), `${verb} ${resource}`);
+      }
+    }
     const [binding] = of("rbac.authorization.k8s.io/v1:RoleBinding");
     assert.deepEqual(binding?.inputs["subjects"], [
       { apiGroup: "rbac.authorization.k8s.io", kind: "Group", name: "release-engineers" },

@@ -9,8 +9,8 @@ describe("SlackChannels", () => {
     delete process.env["SLACK_TOKEN"];
   });
 
-  const channels = async (stack: string, otherConfig: Record<string, string> = {}) => {
-    const { resources } = await harness.run({ stack, otherConfig });
+  const channels = async (stack: string, secrets: Record<string, string> = {}) => {
+    const { resources } = await harness.run({ stack, secrets });
     return resources.filter(({ type }) => type === "slack:index/conversation:Conversation");
   };
 
@@ -28,9 +28,16 @@ describe("SlackChannels", () => {
     }
   });
 
-  it("are made with a token from the environment", async () => {
+  it("are left alone by a token in the environment, which the next run may lack", async () => {
     process.env["SLACK_TOKEN"] = "xoxb-hunter2";
-    assert.equal((await channels("dev")).length, 3);
+    assert.deepEqual(await channels("dev"), []);
+  });
+
+  it("refuse a token in plain text", async () => {
+    const otherConfig = { "slack:token": "xoxb-hunter2" };
+    const text = await harness.refusal({ stack: "dev", otherConfig });
+    assert.match(text, /^dev: slack:token is in plain text; expected a secret/);
+    assert.ok(!text.includes("hunter2"));
   });
 
   it("are not made without a token, nor in another stack", async () => {

@@ -40,7 +40,7 @@ describe("Verification", () => {
 
   it("sends a suite the way users come where it says so", async () => {
     const outside = await suite("outside", { target: "web", through: "exposure" });
-    assert.equal(variable(outside, "TARGET_URL"), "https://podinfo.qa.example.com/");
+    assert.equal(variable(outside, "TARGET_URL"), "https://podinfo.qa.example.com");
   });
 
   it("runs a suite from the release's own image unless told otherwise", async () => {

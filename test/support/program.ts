@@ -52,7 +52,7 @@ export interface RunOptions {
   readonly config?: Tree;
   /** Merged over Pulumi.yaml's defaults. */
   readonly defaults?: Tree;
-  /** Values of Pulumi's encrypted config. */
+  /** Values of Pulumi's encrypted config; of another namespace, by the full key. */
   readonly secrets?: Readonly<Record<string, string>>;
   /** Config of other namespaces, by its full key. */
   readonly otherConfig?: Readonly<Record<string, string>>;
@@ -154,9 +154,9 @@ export class ProgramHarness {
       if ((value as unknown) === null && TEXT_KEYS.has(key)) continue;
       keys[`baton:${key}`] = typeof value === "string" ? value : JSON.stringify(value);
     }
-    for (const [key, value] of Object.entries(secrets)) keys[`baton:${key}`] = value;
-    const secretKeys = Object.keys(secrets).map((key) => `baton:${key}`);
-    pulumi.runtime.setAllConfig(keys, secretKeys);
+    const full = (key: string) => (key.includes(":") ? key : `baton:${key}`);
+    for (const [key, value] of Object.entries(secrets)) keys[full(key)] = value;
+    pulumi.runtime.setAllConfig(keys, Object.keys(secrets).map(full));
   }
 }
 

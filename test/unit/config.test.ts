@@ -42,6 +42,33 @@ describe("a stack's configuration", () => {
     ]);
   });
 
+  it("refuses an opening to nowhere in particular", async () => {
+    const [line = ""] = await problems({ network: { egress: [{ name: "smtp", port: 25 }] } });
+    assert.match(line, /network\.egress\[0\] is ambiguous; expected either cidr or namespace/);
+    const except = { name: "mocks", namespace: "mocks", except: ["10.0.0.0/8"], port: 80 };
+    const [second = ""] = await problems({ network: { egress: [except] } });
+    assert.match(second, /network\.egress\[0\]\.except is 10\.0\.0\.0\/8; expected no value/);
+  });
+
+  it("refuses a rollout that could replace no pod", async () => {
+    const [line = ""] = await problems({ rollout: { maxSurge: "lots" } });
+    assert.match(line, /maxSurge is "lots"; expected a number of pods, or a percentage/);
+    const [second = ""] = await problems({ rollout: { maxSurge: "0%", maxUnavailable: 0 } });
+    assert.match(second, /maxSurge is 0%; expected more than 0 while maxUnavailable is 0/);
+  });
+
+  it("refuses names that mean something else already", async () => {
+    const secrets = { version: { source: "config" } };
+    const lines = await problems({ settings: { secrets } }, { secrets: { version: "v1.0.0" } });
+    assert.match(lines.join("\n"), /settings\.secrets\.version is a key of this program/);
+    const resources = {
+      requests: { cpu: "10m", memory: "32Mi" },
+      limits: { cpu: "10m", memory: "32Mi" },
+    };
+    const [line = ""] = await problems({ workloads: { default: { resources } } });
+    assert.match(line, /workloads\.default is the name of a network policy of the namespace/);
+  });
+
   it("lists every mistake at once", async () => {
     const lines = await problems({
       imageTags: "dev-1",

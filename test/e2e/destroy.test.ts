@@ -1,0 +1,35 @@
+import * as assert from "node:assert/strict";
+import { Scene } from "./scene";
+
+describe("`pulumi destroy` of an environment", () => {
+  let scene: Scene;
+  before(async () => (scene = await Scene.open()));
+
+  it("leaves nothing behind, and loses no tag", async () => {
+    const earned = String((await scene.project.outputs("qa"))["earnedTag"]);
+    const digest = await scene.registry.resolve(earned);
+    assert.ok(digest);
+    await scene.project.pulumi("destroy", "--yes", "--skip-preview", "--stack", "qa");
+
+    const { items } = await scene.core.listNamespace();
+    const names = items.map(({ metadata }) => metadata?.name);
+    assert.ok(!names.includes(scene.namespaceOf("qa")), "the namespace itself is gone");
+    assert.ok(names.includes(scene.namespaceOf("stage")));
+    assert.equal(await scene.registry.resolve(earned), digest);
+  });
+
+  it("can be undone by an `up`", async () => {
+    await scene.project.up("qa");
+    const digest = await scene.registry.resolve(`build-${scene.builds[1]}`);
+    assert.deepEqual(await scene.runningDigests("qa"), [digest]);
+  });
+
+  it("takes every environment away", async () => {
+    for (const stack of [...scene.project.path].reverse()) {
+      await scene.project.pulumi("destroy", "--yes", "--skip-preview", "--stack", stack);
+    }
+    const { items } = await scene.core.listNamespace();
+    const left = scene.project.path.map((environment) => scene.namespaceOf(environment));
+    assert.ok(!items.some(({ metadata }) => left.includes(metadata?.name ?? "")));
+  });
+});

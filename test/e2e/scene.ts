@@ -1,0 +1,170 @@
+import { AppsV1Api, BatchV1Api, CoreV1Api, KubeConfig, type V1Pod } from "@kubernetes/client-node";
+import { execa } from "execa";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { openRegistry, type Registry } from "../../registry/registry";
+import { type Place, Project } from "../../sandbox/engine";
+import { KUBECONFIG, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { pushBuild, pushTests, targetsOf, type Target } from "../../sandbox/images";
+
+const PREFIX = "baton-e2e-";
+/** How long a namespace may take to go, in milliseconds. */
+const PATIENCE = 120_000;
+
+/** `npm run test:e2e -- --context NAME --registry HOST/NAME`: a cluster and registry of one's own. */
+const { context, registry } = parseArgs({
+  options: { context: { type: "string" }, registry: { type: "string" } },
+  // Mocha's own flags stand there too.
+  strict: false,
+}).values;
+const own: Place = {
+  ...(typeof context === "string" ? { context } : {}),
+  ...(typeof registry === "string" ? { registry } : {}),
+};
+
+export const onSandbox = own.context === undefined;
+
+/** Where the tests run: a project and namespaces of their own, empty at first. */
+export class Scene {
+  private constructor(
+    readonly project: Project,
+    readonly kubeconfig: KubeConfig,
+    readonly registry: Registry,
+    /** Where the app's images are pushed to. */
+    readonly target: Target,
+    /** Three builds that nobody has seen before; only the first two are pushed from the start. */
+    readonly builds: readonly [number, number, number],
+    private readonly place: Place,
+  ) {}
+
+  private static opened: Promise<Scene> | undefined;
+
+  /** The one scene that all files share. */
+  static open(): Promise<Scene> {
+    Scene.opened ??= Scene.make();
+    return Scene.opened;
+  }
+
+  private static async make(): Promise<Scene> {
+    const place: Place = { ...own, namespacePrefix: PREFIX };
+    const options = Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]);
+    await sandboxProcess("up", options);
+    const kubeconfig = new KubeConfig();
+    if (place.context === undefined) {
+      kubeconfig.loadFromFile(KUBECONFIG);
+    } else {
+      kubeconfig.loadFromDefault();
+      kubeconfig.setCurrentContext(place.context);
+    }
+    // What a former run left, however it ended.
+    await rm(join(SANDBOX, "e2e"), { recursive: true, force: true });
+    await removeNamespaces(kubeconfig);
+
+    const targets = targetsOf(place);
+    // Tags never move, so each run needs numbers of its own.
+    const first = Math.floor(Date.now() / 1000);
+    const builds = [first, first + 1, first + 2] as const;
+    await pushTests(targets);
+    await pushBuild(builds[0], targets);
+    await pushBuild(builds[1], targets);
+    const target = targets.app[0] ?? { repository: `${REGISTRY}/podinfo`, plainHttp: true };
+    return new Scene(
+      await Project.open("e2e", place),
+      kubeconfig,
+      openRegistry({ kind: "oci", ...target }),
+      target,
+      builds,
+      place,
+    );
+  }
+
+  get targets() {
+    return targetsOf(this.place);
+  }
+
+  namespaceOf(environment: string): string {
+    return `${PREFIX}${environment}`;
+  }
+
+  get core(): CoreV1Api {
+    return this.kubeconfig.makeApiClient(CoreV1Api);
+  }
+
+  get batch(): BatchV1Api {
+    return this.kubeconfig.makeApiClient(BatchV1Api);
+  }
+
+  get apps(): AppsV1Api {
+    return this.kubeconfig.makeApiClient(AppsV1Api);
+  }
+
+  /** The pods of an environment's workloads, without those that are on their way out. */
+  async pods(environment: string, selector = "app.kubernetes.io/name=web"): Promise<V1Pod[]> {
+    const { items } = await this.core.listNamespacedPod({
+      namespace: this.namespaceOf(environment),
+      labelSelector: selector,
+    });
+    return items.filter(({ metadata }) => metadata?.deletionTimestamp === undefined);
+  }
+
+  /** The digests that the kubelet says it runs for an environment's workloads, each once. */
+  async runningDigests(environment: string): Promise<string[]> {
+    const pods = await this.pods(environment);
+    const ids = pods.flatMap(({ status }) => status?.containerStatuses ?? []);
+    return [...new Set(ids.map(({ imageID }) => imageID.slice(imageID.indexOf("sha256:"))))];
+  }
+
+  /** Deploys a release by hand: sets the tag, and the version where one is asked for. */
+  async deploy(environment: string, imageTag: string, version?: string): Promise<void> {
+    await this.project.setConfig(environment, "imageTag", imageTag);
+    if (version !== undefined) await this.project.setConfig(environment, "version", version);
+    await this.project.up(environment);
+  }
+
+  /** A stack's state as text, with `--show-secrets` or as it is kept. */
+  async state(environment: string, ...options: string[]): Promise<string> {
+    const run = this.project.pulumi("stack", "export", ...options, "--stack", environment);
+    return (await run).stdout;
+  }
+
+  /** Asks a Service through the API server, which works from outside any cluster. */
+  async get(environment: string, path: string): Promise<string> {
+    const answer = await this.core.connectGetNamespacedServiceProxyWithPath({
+      namespace: this.namespaceOf(environment),
+      name: "web:80",
+      path,
+    });
+    return typeof answer === "string" ? answer : JSON.stringify(answer);
+  }
+}
+
+/** Starts `npm run sandbox -- COMMAND`. */
+export function sandboxProcess(command: string, options: readonly string[] = []) {
+  return execa("node", ["-r", "ts-node/register", "sandbox/main.ts", command, ...options], {
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+  });
+}
+
+async function removeNamespaces(kubeconfig: KubeConfig): Promise<void> {
+  const core = kubeconfig.makeApiClient(CoreV1Api);
+  const list = async () => {
+    const { items } = await core.listNamespace();
+    return items
+      .flatMap(({ metadata }) => metadata?.name ?? [])
+      .filter((n) => n.startsWith(PREFIX));
+  };
+  for (const name of await list()) await core.deleteNamespace({ name });
+  await until(async () => (await list()).length === 0);
+}
+
+/** @throws Error when the condition does not come to hold. */
+export async function until(condition: () => Promise<boolean>): Promise<void> {
+  const began = Date.now();
+  while (!(await condition())) {
+    await setTimeout(500);
+    if (Date.now() - began > PATIENCE) throw new Error(`still waiting: ${condition.toString()}`);
+  }
+}

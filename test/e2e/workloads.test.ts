@@ -1,0 +1,141 @@
+import type { V1Deployment } from "@kubernetes/client-node";
+import * as assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseDocument } from "yaml";
+import { Scene, until } from "./scene";
+
+/** As `pulumi preview --import-file` writes it. */
+interface ImportFile {
+  readonly resources: readonly {
+    readonly type: string;
+    readonly name: string;
+    readonly id?: string;
+    readonly component?: boolean;
+  }[];
+}
+
+describe("an environment that was not there before", () => {
+  let scene: Scene;
+  let namespace: string;
+  let digest: string | undefined;
+  before(async () => {
+    scene = await Scene.open();
+    namespace = scene.namespaceOf("perf");
+    const [build] = scene.builds;
+    digest = await scene.registry.resolve(`build-${build}`);
+    if ((await scene.registry.resolve(`dev-${build}`)) === undefined) {
+      await scene.deploy("dev", `build-${build}`);
+    }
+    // A sixth environment is one more stack file.
+    const { folder } = scene.project;
+    const document = parseDocument(await readFile(join(folder, "Pulumi.qa.yaml"), "utf8"));
+    document.delete("encryptionsalt");
+    document.deleteIn(["config", "baton:API_KEY"]);
+    document.deleteIn(["config", "baton:settings", "secrets"]);
+    document.setIn(["config", "baton:namespace", "name"], namespace);
+    document.setIn(["config", "baton:imageTag"], `dev-${build}`);
+    await writeFile(join(folder, "Pulumi.perf.yaml"), document.toString());
+    await scene.project.pulumi("stack", "init", "perf");
+  });
+
+  const deployments = async (): Promise<V1Deployment[]> => {
+    return (await scene.apps.listNamespacedDeployment({ namespace })).items;
+  };
+
+  it("adopts the Deployment and Service that run there", async () => {
+    const app = { app: "shop" };
+    const metadata = { name: "shop" };
+    const image = `${scene.target.repository}:build-${scene.builds[0]}`;
+    await scene.core.createNamespace({ body: { metadata: { name: namespace } } });
+    await scene.apps.createNamespacedDeployment({
+      namespace,
+      body: {
+        metadata,
+        spec: {
+          selector: { matchLabels: app },
+          template: { metadata: { labels: app }, spec: { containers: [{ name: "shop", image }] } },
+        },
+      },
+    });
+    await scene.core.createNamespacedService({
+      namespace,
+      body: { metadata, spec: { selector: app, ports: [{ port: 80, targetPort: 9898 }] } },
+    });
+    const running = (await deployments())[0]?.metadata?.uid;
+
+    const { project } = scene;
+    await project.setConfig("perf", "baton:workloads.web.name", "shop");
+    await project.setConfig("perf", "baton:workloads.web.selector.app", "shop");
+    const file = join(project.folder, "import.json");
+    await project.pulumi("preview", "--import-file", file, "--stack", "perf");
+    const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
+    const ids: Readonly<Record<string, string>> = {
+      "kubernetes:core/v1:Namespace": namespace,
+      "kubernetes:apps/v1:Deployment": `${namespace}/shop`,
+      "kubernetes:core/v1:Service": `${namespace}/shop`,
+    };
+    const resources = everything.resources.flatMap((resource) => {
+      const id = ids[resource.type];
+      if (id !== undefined) return [{ ...resource, id }];
+      return resource.component === true ? [resource] : [];
+    });
+    await writeFile(file, JSON.stringify({ ...everything, resources }));
+    await project.pulumi(
+      ...["import", "--file", file, "--yes", "--skip-preview", "--protect=false"],
+      ...["--generate-code=false", "--stack", "perf"],
+    );
+    await project.up("perf");
+
+    const adopted = await deployments();
+    assert.equal(adopted.length, 1);
+    assert.equal(adopted[0]?.metadata?.uid, running, "it is the same Deployment");
+    const pods = await scene.pods("perf", "app=shop");
+    assert.equal(pods.length, 2);
+    for (const pod of pods) {
+      assert.deepEqual(
+        pod.spec?.containers.map(({ image }) => image),
+        [`${scene.target.repository}@${digest}`],
+      );
+    }
+    assert.equal(await scene.registry.resolve(`perf-${scene.builds[0]}`), digest);
+  });
+
+  it("runs a worker and a CronJob of the same image beside it", async () => {
+    const { project } = scene;
+    const set = async (key: string, values: Readonly<Record<string, string>>) => {
+      for (const [name, value] of Object.entries(values)) {
+        await project.setConfig("perf", `baton:workloads.${key}.${name}`, value);
+      }
+    };
+    const resources = {
+      "resources.requests.cpu": "10m",
+      "resources.requests.memory": "32Mi",
+      "resources.limits.cpu": "100m",
+      "resources.limits.memory": "64Mi",
+    };
+    await set("worker", { "command[0]": "/bin/podinfo", ...resources });
+    await set("clean-up", {
+      kind: "CronJob",
+      schedule: "* * * * *",
+      "command[0]": "/bin/podcli",
+      "args[0]": "version",
+      ...resources,
+    });
+    await project.up("perf");
+
+    const worker = await scene.pods("perf", "app.kubernetes.io/name=worker");
+    assert.deepEqual(
+      worker.map(({ spec }) => spec?.containers[0]?.image),
+      [`${scene.target.repository}@${digest}`],
+    );
+    await until(async () => {
+      const { items } = await scene.batch.listNamespacedJob({ namespace });
+      return items.some(
+        ({ metadata, status }) =>
+          metadata?.name?.startsWith("clean-up") === true && status?.succeeded === 1,
+      );
+    });
+    await project.pulumi("up", "--yes", "--expect-no-changes", "--stack", "perf");
+  });
+});
