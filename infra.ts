@@ -54,6 +54,8 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
     ...(context === undefined ? {} : { context }),
     // The SDK would record $KUBECONFIG, a path of this machine; the provider finds it by itself.
     kubeconfig: pulumi.output(undefined as unknown as string),
+    // Its default, 5 requests a second, makes a whole environment wait for its own client.
+    kubeClientSettings: { qps: 50, burst: 100 },
     // The stack is the cluster's identity: a renamed context must not replace what runs there.
     clusterIdentifier: config.environment,
   });

@@ -7,7 +7,7 @@ import { coerce, gte } from "semver";
 import { isMap, parse, parseDocument, type Document } from "yaml";
 import { orderPath } from "../release/path";
 import { KUBERNETES_PROVIDER, RANDOM_PROVIDER } from "./build";
-import { BIN, KUBECONFIG, LOGS, ROOT, SANDBOX } from "./folder";
+import { BIN, KUBECONFIG, ROOT, SANDBOX } from "./folder";
 
 /** The oldest Pulumi whose project plugins and `--json` are known to work with the program. */
 const OLDEST_PULUMI = "3.200.0";
@@ -39,7 +39,8 @@ export async function installedPulumi(): Promise<string | undefined> {
 export class Project {
   private constructor(
     readonly folder: string,
-    private readonly environment: Readonly<Record<string, string>>,
+    /** The variables that make the Pulumi CLI work on this project. */
+    readonly environment: Readonly<Record<string, string>>,
     /** The environments in the order an image passes them. */
     readonly path: readonly string[],
   ) {}
@@ -52,7 +53,6 @@ export class Project {
     const folder = join(SANDBOX, name);
     const state = join(folder, "state");
     await mkdir(state, { recursive: true });
-    await mkdir(LOGS, { recursive: true });
     const environment = await engineEnvironment(place, state);
     const path = await writeProject(folder, place);
     const project = new Project(folder, environment, path);
@@ -79,11 +79,11 @@ export class Project {
   }
 
   /**
-   * Runs `pulumi up`; its output goes to the log of that stack.
+   * Runs `pulumi up`; its output goes to `up-STACK.log` in the project's folder.
    * @throws Error with Pulumi's diagnostics.
    */
   async up(stack: string): Promise<void> {
-    const log = join(LOGS, `up-${stack}.log`);
+    const log = join(this.folder, `up-${stack}.log`);
     const run = this.pulumi("up", "--yes", "--skip-preview", "--stack", stack);
     run.stdout.pipe(createWriteStream(log));
     try {

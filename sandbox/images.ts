@@ -3,6 +3,8 @@ import { createHash } from "node:crypto";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
 import { create } from "tar";
 import { splitRepository } from "../registry/reference";
 import { goBuild, IMAGES, type Part } from "./build";
@@ -20,6 +22,10 @@ interface Image {
   readonly files: Readonly<Record<string, string>>;
   readonly entrypoint: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
+  /** The layer's bytes where they are not to be made of the files. */
+  readonly layer?: Buffer;
+  /** A compressed layer for each file, as real images have; one plain layer unless set. */
+  readonly layered?: boolean;
 }
 
 /** A repository that images go to. */
@@ -123,25 +129,13 @@ async function pushOnce(
 }
 
 /**
- * Writes an image of one layer as an OCI layout
+ * Writes an image as an OCI layout
  * (https://github.com/opencontainers/image-spec/blob/main/image-layout.md). The same files give the
  * same digest.
  */
 async function writeLayout(layout: string, image: Image): Promise<void> {
   const blobs = join(layout, "blobs", "sha256");
-  const root = join(layout, "root");
   await mkdir(blobs, { recursive: true });
-  for (const [path, source] of Object.entries(image.files)) {
-    await mkdir(dirname(join(root, path)), { recursive: true });
-    await copyFile(source, join(root, path));
-  }
-  const tarball = join(layout, "layer.tar");
-  const paths = Object.keys(image.files).sort();
-  await create({ file: tarball, cwd: root, portable: true, mtime: PODINFO_CREATED }, paths);
-  const layer = await readFile(tarball);
-  await rm(root, { recursive: true });
-  await rm(tarball);
-
   const put = async (mediaType: string, content: Buffer | object) => {
     const bytes = Buffer.isBuffer(content) ? content : Buffer.from(JSON.stringify(content));
     const digest = sha256(bytes);
@@ -149,24 +143,54 @@ async function writeLayout(layout: string, image: Image): Promise<void> {
     return { mediaType, digest, size: bytes.length };
   };
   const type = (name: string) => `application/vnd.oci.image.${name}`;
+  const layers: Awaited<ReturnType<typeof put>>[] = [];
+  const plainDigests: string[] = [];
+  for (const files of image.layered ? eachFile(image.files) : [image.files]) {
+    const layer = image.layer ?? (await packFiles(layout, files));
+    plainDigests.push(sha256(layer));
+    layers.push(
+      image.layered
+        ? await put(type("layer.v1.tar+gzip"), await promisify(gzip)(layer))
+        : await put(type("layer.v1.tar"), layer),
+    );
+  }
   const config = await put(type("config.v1+json"), {
     created: PODINFO_CREATED.toISOString(),
     architecture: process.arch === "x64" ? "amd64" : process.arch,
     os: "linux",
     config: { Entrypoint: image.entrypoint, User: USER, Labels: image.labels ?? {} },
-    rootfs: { type: "layers", diff_ids: [sha256(layer)] },
+    rootfs: { type: "layers", diff_ids: plainDigests },
   });
   const manifest = await put(type("manifest.v1+json"), {
     schemaVersion: 2,
     mediaType: type("manifest.v1+json"),
     config,
-    layers: [await put(type("layer.v1.tar"), layer)],
+    layers,
   });
   await writeFile(join(layout, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
   await writeFile(
     join(layout, "index.json"),
     JSON.stringify({ schemaVersion: 2, manifests: [manifest] }),
   );
+}
+
+function eachFile(files: Image["files"]): Image["files"][] {
+  return Object.entries(files).map(([path, source]) => ({ [path]: source }));
+}
+
+async function packFiles(folder: string, files: Image["files"]): Promise<Buffer> {
+  const root = join(folder, "root");
+  for (const [path, source] of Object.entries(files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true });
+    await copyFile(source, join(root, path));
+  }
+  const tarball = join(folder, "layer.tar");
+  const paths = Object.keys(files).sort();
+  await create({ file: tarball, cwd: root, portable: true, mtime: PODINFO_CREATED }, paths);
+  const layer = await readFile(tarball);
+  await rm(root, { recursive: true });
+  await rm(tarball);
+  return layer;
 }
 
 function sha256(bytes: Buffer): string {

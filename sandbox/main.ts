@@ -1,5 +1,5 @@
 import Table from "cli-table3";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { Listr, PRESET_TIMER, type ListrTask } from "listr2";
 import { availableParallelism } from "node:os";
 import { build, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
@@ -19,11 +19,16 @@ const program = new Command("sandbox")
   .showHelpAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "sandbox: ")) });
 
+const ownCluster = () =>
+  new Option("--context <name>", "use this cluster of your kubeconfig instead of the sandbox's");
+const ownRegistry = () =>
+  new Option("--registry <host/name>", "use this repository of your registry instead");
+
 program
   .command("run", { isDefault: true })
   .description("start it, push build-1 and carry it through every environment")
-  .option("--context <name>", "use this cluster of your kubeconfig instead of the sandbox's")
-  .option("--registry <host/name>", "use this repository of your registry instead")
+  .addOption(ownCluster())
+  .addOption(ownRegistry())
   .action(async (options: Options) => {
     const began = Date.now();
     const place = checkPlace(options);
@@ -42,10 +47,13 @@ program
 program
   .command("up")
   .description("start it, or mend it; what runs already stays as it is")
-  .action(async () => {
+  .addOption(ownCluster())
+  .addOption(ownRegistry())
+  .action(async (options: Options) => {
     const began = Date.now();
-    await prepare({});
-    await Project.open("project", {});
+    const place = checkPlace(options);
+    await prepare(place);
+    await Project.open("project", place);
     console.log(`The sandbox is up after ${duration(Date.now() - began)}.`);
   });
 

@@ -45,22 +45,29 @@ describe("an environment that was not there before", () => {
 
   it("adopts the Deployment and Service that run there", async () => {
     const app = { app: "shop" };
-    const metadata = { name: "shop" };
+    const metadata = { name: "shop", namespace };
     const image = `${scene.target.repository}:build-${scene.builds[0]}`;
     await scene.core.createNamespace({ body: { metadata: { name: namespace } } });
     await scene.apps.createNamespacedDeployment({
       namespace,
-      body: {
+      body: applied({
+        apiVersion: "apps/v1",
+        kind: "Deployment",
         metadata,
         spec: {
           selector: { matchLabels: app },
           template: { metadata: { labels: app }, spec: { containers: [{ name: "shop", image }] } },
         },
-      },
+      }),
     });
     await scene.core.createNamespacedService({
       namespace,
-      body: { metadata, spec: { selector: app, ports: [{ port: 80, targetPort: 9898 }] } },
+      body: applied({
+        apiVersion: "v1",
+        kind: "Service",
+        metadata,
+        spec: { selector: app, ports: [{ port: 80, targetPort: 9898 }] },
+      }),
     });
     const running = (await deployments())[0]?.metadata?.uid;
 
@@ -68,6 +75,8 @@ describe("an environment that was not there before", () => {
     await project.setConfig("perf", "baton:workloads.web.name", "shop");
     await project.setConfig("perf", "baton:workloads.web.selector.app", "shop");
     const file = join(project.folder, "import.json");
+    const provider = "urn:pulumi:perf::baton::pulumi:providers:kubernetes::cluster";
+    await project.pulumi("up", "--yes", "--skip-preview", "--target", provider, "--stack", "perf");
     await project.pulumi("preview", "--import-file", file, "--stack", "perf");
     const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
     const ids: Readonly<Record<string, string>> = {
@@ -139,3 +148,11 @@ describe("an environment that was not there before", () => {
     await project.pulumi("up", "--yes", "--expect-no-changes", "--stack", "perf");
   });
 });
+
+/** As `kubectl apply` leaves it: old providers find there what an object was asked to be. */
+function applied<T extends { metadata: object }>(object: T): T {
+  const annotations = {
+    "kubectl.kubernetes.io/last-applied-configuration": JSON.stringify(object),
+  };
+  return { ...object, metadata: { ...object.metadata, annotations } };
+}

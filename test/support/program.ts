@@ -171,7 +171,7 @@ export async function register(
   recordRegistrations(resources);
   // The SDK takes a stack trace for every promise, which ts-node maps back to sources: most of a
   // run's time, for traces that nobody reads.
-  const { stackTraceLimit } = Error;
+  const former = Object.assign({}, Error);
   Error.stackTraceLimit = 0;
   let outputs: unknown;
   try {
@@ -181,7 +181,7 @@ export async function register(
     });
     await pulumi.runtime.disconnect();
   } finally {
-    Error.stackTraceLimit = stackTraceLimit;
+    Object.assign(Error, former);
   }
   const resolved = preview ? {} : await promiseOf(pulumi.output(outputs));
   return { resources, outputs: resolved as Run["outputs"] };

@@ -1,0 +1,49 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import { isUp } from "../sandbox/host";
+import type { Figure } from "./figure";
+import { measurePath } from "./path";
+import { measurePreview } from "./preview";
+import { showOnStandardError, showOnTerminal } from "./progress";
+import { formatTable } from "./table";
+import { measureTagging } from "./tagging";
+
+interface Options {
+  readonly only?: "preview" | "tagging" | "path";
+  readonly rounds: number;
+  readonly json?: boolean;
+}
+
+new Command("bench")
+  .description("Measures Baton against the same work done without it, on the sandbox.")
+  .addOption(new Option("--only <measure>", "one measure").choices(["preview", "tagging", "path"]))
+  .option("--rounds <count>", "how many previews of each", parseRounds, 15)
+  .option("--json", "print the figures as JSON")
+  .showHelpAfterError()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "bench: ")) })
+  .action(async ({ only, rounds, json = false }: Options) => {
+    if (!(await isUp())) throw new Error("the sandbox is not up; run `npm run sandbox` first");
+    const show = json ? showOnStandardError : showOnTerminal;
+    const measures = {
+      preview: () => measurePreview(show, rounds),
+      tagging: () => measureTagging(show),
+      path: () => measurePath(show),
+    };
+    const figures: Figure[] = [];
+    for (const measure of only === undefined ? Object.values(measures) : [measures[only]]) {
+      figures.push(...(await measure()));
+    }
+    console.log(json ? JSON.stringify({ figures }, undefined, 2) : formatTable(figures));
+  })
+  .parseAsync()
+  .catch((error: unknown) => {
+    console.error(`bench: ${error instanceof Error ? error.message : String(error)}`);
+    process.exitCode = 1;
+  });
+
+function parseRounds(text: string): number {
+  const rounds = Number(text);
+  if (!Number.isInteger(rounds) || rounds < 1) {
+    throw new InvalidArgumentError("expected a whole number from 1");
+  }
+  return rounds;
+}

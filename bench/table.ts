@@ -1,0 +1,40 @@
+import Table from "cli-table3";
+import type { Figure, Limit } from "./figure";
+
+/** The figures for people. */
+export function formatTable(figures: readonly Figure[]): string {
+  const table = new Table({
+    head: ["measure", "Baton", "compared with", "", "Baton : other", "limit", ""],
+    style: { head: process.stdout.isTTY ? ["cyan"] : [], border: [] },
+    colAligns: ["left", "right", "left", "right", "right", "left", "left"],
+  });
+  for (const { measure, unit, baton, comparedWith, compared, ratio, limit, verdict } of figures) {
+    table.push([
+      measure,
+      amount(baton, unit),
+      comparedWith,
+      amount(compared, unit),
+      formatRatio(ratio),
+      limit === undefined ? "" : formatLimit(limit, unit),
+      verdict ?? "",
+    ]);
+  }
+  return table.toString();
+}
+
+function amount(value: number, unit: Figure["unit"]): string {
+  const digits = value < 100 ? 2 : 0;
+  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return `${value.toLocaleString("en", format)} ${unit}`;
+}
+
+/** A small part is said as one to so many. */
+function formatRatio(ratio: number): string {
+  if (ratio >= 0.1) return `${ratio.toFixed(2)} : 1`;
+  return `1 : ${Math.round(1 / ratio).toLocaleString("en")}`;
+}
+
+function formatLimit({ of, aim, most }: Limit, unit: Figure["unit"]): string {
+  const written = (value: number) => (of === "ratio" ? `${value} : 1` : `${value} ${unit}`);
+  return aim === undefined ? `≤ ${written(most)}` : `≤ ${written(most)}, aim ${written(aim)}`;
+}
