@@ -59,7 +59,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
     // The stack is the cluster's identity: a renamed context must not replace what runs there.
     clusterIdentifier: config.environment,
   });
-  const inCluster = { providers: { kubernetes, promotion } };
+  const inCluster = { providers: { kubernetes } };
   const place = new EnvironmentNamespace("namespace", { config }, inCluster);
   if (release === undefined) {
     const source =
@@ -75,6 +75,8 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
   const labels = releaseLabels(config.environment, release);
   const image = `${config.registry.repository}@${release.digest}`;
   const placed = { ...inCluster, dependsOn: [place] };
+  // Only where it is needed: nothing else waits for it to start.
+  const promoted = { providers: { kubernetes, promotion }, dependsOn: [place] };
   const settings = new Settings(
     "settings",
     {
@@ -99,7 +101,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
       labels,
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
-    return { name, workload, component: new Workload(name, args, placed) };
+    return { name, workload, component: new Workload(name, args, promoted) };
   });
   const exposures = workloads.flatMap(({ name, workload, component }) => {
     if (workload.exposure === undefined || config.entrances === undefined) return [];
@@ -150,7 +152,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
       deployed: workloads.map(({ component }) => component.podTemplate),
       labels,
     },
-    { ...placed, dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures] },
+    { ...promoted, dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures] },
   );
 
   const url = environmentUrl(config);
