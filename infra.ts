@@ -152,7 +152,10 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
       deployed: workloads.map(({ component }) => component.podTemplate),
       labels,
     },
-    { ...promoted, dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures] },
+    {
+      ...promoted,
+      dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures],
+    },
   );
 
   const url = environmentUrl(config);

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { createWriteStream, readFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { coerce, gte } from "semver";
 import { BIN, LOGS, ROOT } from "./folder";
 
 /** A part of the sandbox that is built from Go modules. */
@@ -126,6 +127,20 @@ function packageVersion(name: string): string {
 export async function isBuilt(part: Part): Promise<boolean> {
   const stamp = await readFile(stampPath(part), "utf8").catch(() => undefined);
   return stamp === (await fingerprint(part));
+}
+
+/** The oldest Go that the modules build with. */
+const OLDEST_GO = "1.26.0";
+
+/** @throws Error when there is no Go on PATH that can build the parts. */
+export async function checkGo(): Promise<void> {
+  const { stdout, failed } = await execa("go", ["env", "GOVERSION"], { reject: false });
+  const version = failed ? null : coerce(stdout);
+  if (version !== null && gte(version, OLDEST_GO)) return;
+  throw new Error(
+    `go on PATH is ${version?.version ?? "missing"}; expected ${OLDEST_GO} or later, ` +
+      "as what is missing here is built from source. Install it, and run the same command again.",
+  );
 }
 
 /**

@@ -2,7 +2,7 @@ import Table from "cli-table3";
 import { Command, Option } from "commander";
 import { Listr, PRESET_TIMER, type ListrTask } from "listr2";
 import { availableParallelism } from "node:os";
-import { build, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
+import { build, checkGo, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
 import { installedPulumi, Project, type Place } from "./engine";
 import { LOGS, SANDBOX } from "./folder";
 import { installPackages, isUp, nodePid, start, stop, unfit } from "./host";
@@ -69,7 +69,8 @@ program
 program
   .command("status")
   .description("say whether it runs, and what runs on it")
-  .action(async () => {
+  .option("--json", "print it as JSON")
+  .action(async ({ json = false }: { json?: boolean }) => {
     refuseIfUnfit();
     if (!(await isUp())) {
       const half = (await nodePid()) === undefined ? "is down" : "is not healthy";
@@ -77,7 +78,9 @@ program
       process.exitCode = 1;
       return;
     }
-    printTable(await readEnvironments(await Project.open("project", {}), {}));
+    const environments = await readEnvironments(await Project.open("project", {}), {});
+    if (json) console.log(JSON.stringify({ environments }, undefined, 2));
+    else printTable(environments);
   });
 
 /** Builds and starts whatever the place does not have. */
@@ -97,6 +100,7 @@ async function prepare(place: Place): Promise<void> {
     });
   }
   if (missing.length > 0) {
+    await checkGo();
     list.push({ title: "build", task: (_, task) => task.newListr(buildTasks(missing)) });
   }
   if (!ownCluster) {
@@ -170,7 +174,8 @@ function printTable(environments: readonly EnvironmentStatus[]): void {
     style: { head: process.stdout.isTTY ? ["cyan"] : [], border: [] },
   });
   for (const { name, tag, digest, version, earnedTag, pods, url } of environments) {
-    table.push([name, tag, digest.slice(0, 19), version, earnedTag, pods, url]);
+    const cells = [name, tag, digest?.slice(0, 19), version, earnedTag, pods, url];
+    table.push(cells.map((cell) => cell ?? "–"));
   }
   console.log(table.toString());
 }

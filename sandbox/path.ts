@@ -28,19 +28,17 @@ export function walkPath(project: Project, build: string, version: string): List
   }));
 }
 
-/** What an environment runs, for people; a dash where there is nothing. */
+/** What an environment runs; null where there is nothing. */
 export interface EnvironmentStatus {
   readonly name: string;
-  readonly tag: string;
-  readonly digest: string;
-  readonly version: string;
-  readonly earnedTag: string;
-  /** Ready and wanted pods. */
-  readonly pods: string;
-  readonly url: string;
+  readonly tag: string | null;
+  readonly digest: string | null;
+  readonly version: string | null;
+  readonly earnedTag: string | null;
+  /** Ready and wanted pods, `2/3`. */
+  readonly pods: string | null;
+  readonly url: string | null;
 }
-
-const NONE = "–";
 
 /** Reads each environment's last release from its stack, and its pods from the cluster. */
 export async function readEnvironments(
@@ -65,8 +63,8 @@ async function readEnvironment(
   const outputs = await project.outputs(name);
   const release = outputs["release"] as Release | undefined;
   const namespace = outputs["namespace"];
-  let pods = NONE;
-  let url = NONE;
+  let pods: string | null = null;
+  let url: string | null = null;
   if (release !== undefined && typeof namespace === "string") {
     const deployments = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDeployment({
       namespace,
@@ -82,10 +80,10 @@ async function readEnvironment(
   }
   return {
     name,
-    tag: release?.imageTag ?? NONE,
-    digest: release?.digest ?? NONE,
-    version: release?.version ?? NONE,
-    earnedTag: release?.earnedTag ?? NONE,
+    tag: release?.imageTag ?? null,
+    digest: release?.digest ?? null,
+    version: release?.version ?? null,
+    earnedTag: release?.earnedTag ?? null,
     pods,
     url,
   };
