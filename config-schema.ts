@@ -194,6 +194,15 @@ export const Config = z.strictObject({
     .regex(/^[a-z][a-z0-9]*$/, "the name of an environment")
     .optional(),
   versioned: z.boolean({ error: "true or false" }).default(false),
+  /** Whose word a deployment by the tool needs; the program itself does not ask. */
+  approval: z
+    .strictObject({
+      /** How many people. */
+      required: count.min(0, "a whole number from 0").default(0),
+      /** Whether the word of whoever made the request does not count. */
+      notOwnRequest: z.boolean({ error: "true or false" }).default(true),
+    })
+    .prefault({}),
   owns: z.array(z.enum(["repository", "slackChannels"])).default([]),
   registry: z.strictObject({
     kind: z.enum(["ecr", "oci"]),

@@ -4,6 +4,7 @@ import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
 import { quotaProblems } from "./components/internal/quota-check";
 import { Config } from "./config-schema";
+import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
 import { isEnvironmentName } from "./release/tags";
 
@@ -31,8 +32,6 @@ export class Refusal extends pulumi.RunError {
 /** Keys that are plain text, so that `pulumi config set imageTag qa-45` just works. */
 export const TEXT_KEYS = new Set(["imageTag", "imageDigest", "version", "rollbackOf", "upstream"]);
 const KEYS = Object.keys(Config.shape);
-
-type Tree = { readonly [key: string]: unknown };
 
 /**
  * Reads the stack's configuration, the one place that does.
@@ -111,22 +110,6 @@ function parseJson(text: string): unknown {
   } catch {
     return text;
   }
-}
-
-function isTree(value: unknown): value is Tree {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** As a JSON merge patch (RFC 7386): maps are merged, all else replaced, null removes. */
-export function mergeTrees(base: Tree, patch: Tree): Tree {
-  const merged = new Map(Object.entries(base));
-  for (const [key, value] of Object.entries(patch)) {
-    const former = merged.get(key);
-    if (value === null) merged.delete(key);
-    else if (isTree(value)) merged.set(key, mergeTrees(isTree(former) ? former : {}, value));
-    else merged.set(key, value);
-  }
-  return Object.fromEntries(merged);
 }
 
 /** The SDK knows, but keeps it out of its public types. */

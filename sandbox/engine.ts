@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promis
 import { delimiter, dirname, join, relative } from "node:path";
 import { coerce, gte } from "semver";
 import { isMap, parse, parseDocument, type Document } from "yaml";
+import { diagnostics } from "../cli/pulumi";
 import { orderPath } from "../release/path";
 import { KUBERNETES_PROVIDER, RANDOM_PROVIDER } from "./build";
 import { BIN, KUBECONFIG, ROOT, SANDBOX } from "./folder";
@@ -107,13 +108,6 @@ export class Project {
     const { stdout } = await this.pulumi("stack", "output", "--json", "--stack", stack);
     return JSON.parse(stdout) as Record<string, unknown>;
   }
-}
-
-/** What Pulumi says went wrong, without the progress above it. */
-export function diagnostics(output: string): string {
-  const start = output.indexOf("Diagnostics:");
-  const end = output.search(/\n(Outputs|Resources):/);
-  return start < 0 ? output : output.slice(start, end < start ? undefined : end).trimEnd();
 }
 
 async function engineEnvironment(

@@ -2,7 +2,7 @@ import * as assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
-import { mergeTrees } from "../../config";
+import { mergeTrees } from "../../release/merge";
 import {
   committedConfig,
   ProgramHarness,

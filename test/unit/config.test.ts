@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
-import { mergeTrees } from "../../config";
+import { mergeTrees } from "../../release/merge";
 import { ProgramHarness, type RunOptions } from "../support/program";
 
 describe("a stack's configuration", () => {

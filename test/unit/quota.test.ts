@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { peakDemand, surgePods } from "../../components/internal/quota-check";
-import { mergeTrees } from "../../config";
+import { mergeTrees } from "../../release/merge";
 import { Config } from "../../config-schema";
 import { committedConfig, STACKS } from "../support/program";
 

@@ -1,0 +1,49 @@
+import { execa } from "execa";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+
+/** The folders the program loads from, beside the files at the root of its own. */
+export const PROGRAM_FOLDERS = ["components", "provider", "registry", "release", "sdks"];
+const ROOT_FILE = /\.ts$|^tsconfig\.json$/;
+
+/**
+ * Git's hash of every file that the program loads, as they are in the working tree: what would
+ * run. Paths are relative to the program's folder; it need not be a repository.
+ */
+export async function hashProgram(folder: string): Promise<Record<string, string>> {
+  const root = await readdir(folder, { withFileTypes: true });
+  const paths = root
+    .filter((entry) => entry.isFile() && ROOT_FILE.test(entry.name))
+    .map(({ name }) => name);
+  for (const name of PROGRAM_FOLDERS) {
+    if (root.some((entry) => entry.name === name)) paths.push(...(await filesIn(folder, name)));
+  }
+  return hashFiles(folder, paths.sort());
+}
+
+/** Git's hash of the lockfile; none where there is none. */
+export async function hashLockfile(folder: string): Promise<Record<string, string>> {
+  const names = (await readdir(folder)).filter((name) => name === "package-lock.json");
+  return hashFiles(folder, names);
+}
+
+async function filesIn(folder: string, path: string): Promise<string[]> {
+  const entries = await readdir(join(folder, path), { withFileTypes: true });
+  const nested = entries.map(async (entry) => {
+    // Installed packages are the lockfile's.
+    if (entry.name === "node_modules") return [];
+    const child = `${path}/${entry.name}`;
+    return entry.isDirectory() ? filesIn(folder, child) : [child];
+  });
+  return (await Promise.all(nested)).flat();
+}
+
+async function hashFiles(folder: string, paths: string[]): Promise<Record<string, string>> {
+  if (paths.length === 0) return {};
+  const { stdout } = await execa("git", ["hash-object", "--stdin-paths"], {
+    cwd: folder,
+    input: paths.join("\n"),
+  });
+  const hashes = stdout.split("\n");
+  return Object.fromEntries(paths.map((path, index) => [path, hashes[index] ?? ""]));
+}

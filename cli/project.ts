@@ -1,0 +1,131 @@
+import { readdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { orderPath } from "../release/path";
+import { planOf, type Plan } from "../release/plan";
+import type { Target } from "../release/way-back";
+import { hashLockfile, hashProgram } from "./program-files";
+import { Refusal } from "./refusal";
+import {
+  MOVING_KEYS,
+  parseProjectFile,
+  parseStackConfig,
+  type MovingKey,
+  type ProjectFile,
+  type StackConfig,
+} from "./stack-config";
+import { editStackFile, readStackFile, restoreStackFile } from "./stack-file";
+
+/** The Pulumi project in a folder: its stack files, and the program they configure. */
+export class Project {
+  private constructor(
+    readonly folder: string,
+    private readonly file: ProjectFile,
+  ) {}
+
+  static async open(folder: string): Promise<Project> {
+    const path = join(folder, "Pulumi.yaml");
+    const text = await readStackFile(path);
+    if (text === "") {
+      throw new Refusal({
+        where: folder,
+        property: "Pulumi.yaml",
+        value: "missing",
+        expected: "the folder of a Pulumi project",
+        fix: "Change to it, or name it with --cwd",
+      });
+    }
+    return new Project(folder, parseProjectFile(text));
+  }
+
+  /** Every environment that has a stack file, in the order an image passes them. */
+  async path(): Promise<string[]> {
+    const names = (await readdir(this.folder))
+      .flatMap((file) => /^Pulumi\.([^.]+)\.yaml$/.exec(file)?.[1] ?? [])
+      .sort();
+    const upstreams = await Promise.all(
+      names.map(async (name) => [name, (await this.config(name)).upstream] as const),
+    );
+    return orderPath(Object.fromEntries(upstreams));
+  }
+
+  stackFile(environment: string): string {
+    return `Pulumi.${environment}.yaml`;
+  }
+
+  /** @throws Refusal when there is no such environment. */
+  async read(environment: string): Promise<string> {
+    const text = await readStackFile(join(this.folder, this.stackFile(environment)));
+    if (text !== "") return text;
+    const path = await this.path();
+    throw new Refusal({
+      where: environment,
+      property: this.stackFile(environment),
+      value: "missing or empty",
+      expected: `one of the environments ${path.join(", ")}`,
+      fix: "Name one of them, or add its stack file",
+    });
+  }
+
+  async config(environment: string): Promise<StackConfig> {
+    return this.parse(environment, await this.read(environment));
+  }
+
+  /** What a text of the stack file means, beside the Pulumi.yaml of now or of then. */
+  parse(environment: string, stackFile: string, projectFile?: string): StackConfig {
+    const file = projectFile === undefined ? this.file : parseProjectFile(projectFile);
+    return parseStackConfig(file, stackFile, environment);
+  }
+
+  /** The stack file's text with other values for what moves; `undefined` removes a key. */
+  edit(
+    environment: string,
+    stackFile: string,
+    moving: Readonly<Record<MovingKey, string | undefined>>,
+  ): string {
+    const changes = MOVING_KEYS.map((key) => [`${this.file.name}:${key}`, moving[key]] as const);
+    return editStackFile(stackFile, Object.fromEntries(changes), environment);
+  }
+
+  /**
+   * The stack file's text for a way back: as it was when the release was deployed, where that is
+   * known, with the present secrets and the present approval policy.
+   */
+  editBack(
+    environment: string,
+    stackFile: string,
+    back: {
+      readonly target: Target;
+      readonly leaving: string;
+      readonly former?: string | undefined;
+    },
+  ): string {
+    const { target, leaving, former } = back;
+    const present = [`${this.file.name}:approval`];
+    const text =
+      former === undefined ? stackFile : restoreStackFile(former, stackFile, present, environment);
+    return this.edit(environment, text, {
+      imageTag: target.tag,
+      imageDigest: target.digest,
+      version: this.parse(environment, text).versioned ? target.version : undefined,
+      // To the program, the same tag under other settings is no way back.
+      rollbackOf: leaving === target.tag ? undefined : leaving,
+    });
+  }
+
+  /** What would be deployed with this text as the stack file. */
+  async plan(environment: string, stackFile: string): Promise<Plan> {
+    const config = this.parse(environment, stackFile);
+    const program = resolve(this.folder, this.file.main);
+    const [files, lockfile] = await Promise.all([hashProgram(program), hashLockfile(program)]);
+    return planOf({
+      // Going back runs fewer suites: it is part of what is approved.
+      tag: [config.imageTag, config.rollbackOf],
+      digest: config.imageDigest,
+      version: config.version,
+      settings: config.settings,
+      policy: config.approval,
+      lockfile,
+      program: { files, project: this.file.others },
+    });
+  }
+}

@@ -1,0 +1,69 @@
+import type { Digest } from "./eligibility";
+
+/** How a deployment ended. */
+export type Result =
+  /** It runs, and has passed its verification. */
+  | "deployed"
+  /** It did not, and the former release runs again. */
+  | "went-back"
+  /** It did not, and the environment is left as it is. */
+  | "failed"
+  /** A person went back to a former release. */
+  | "rolled-back";
+
+/** What the ledger says of one deployment. */
+export interface Outcome {
+  readonly result: Result;
+  readonly tag: string;
+  readonly digest: Digest;
+  readonly version?: string | undefined;
+  /** The commit that was deployed. */
+  readonly commit: string;
+  /** What ran before. */
+  readonly former?: Target | undefined;
+}
+
+/** What an environment runs by its stack's `release` output. */
+export interface Running {
+  readonly imageTag: string;
+  readonly digest: Digest;
+  readonly version?: string | undefined;
+  readonly rollbackOf?: string | undefined;
+}
+
+export interface Target {
+  readonly tag: string;
+  readonly digest: Digest;
+  readonly version?: string | undefined;
+}
+
+/**
+ * The release to go back to.
+ * @param outcomes of the environment, the newest first
+ * @param asked the tag its stack file asks for
+ * @param to the tag a person named
+ * @returns `undefined` when the ledger knows of none.
+ */
+export function wayBack(
+  outcomes: readonly Outcome[],
+  running: Running,
+  asked: string | undefined,
+  to?: string,
+): Target | undefined {
+  const current = { tag: running.imageTag, digest: running.digest, version: running.version };
+  const deployed = outcomes.filter(({ result }) => result === "deployed");
+  if (to !== undefined) {
+    const known = [current, ...deployed, ...deployed.flatMap(({ former }) => former ?? [])];
+    return known.find(({ tag }) => tag === to);
+  }
+  // A way back that was begun and is not in the stack file yet, or a deployment that got stuck:
+  // what was last verified is what to return to.
+  const begun = running.rollbackOf !== undefined && running.rollbackOf === asked;
+  if (begun || outcomes[0]?.result === "failed") return current;
+  // What was deployed before the one that runs, not what was left on the way; at first, what had
+  // been deployed by hand.
+  const position = deployed.findIndex(({ tag }) => tag === current.tag);
+  const older = deployed.slice(position + 1).find(({ tag }) => tag !== current.tag);
+  const former = deployed[position]?.former;
+  return older ?? (former?.tag === current.tag ? undefined : former);
+}

@@ -1,0 +1,57 @@
+import * as assert from "node:assert/strict";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, relative, resolve } from "node:path";
+import { hashLockfile, hashProgram } from "../../cli/program-files";
+import { ROOT } from "../support/program";
+
+/** Every file that one reaches by relative imports. */
+function reachable(path: string, seen = new Set<string>()): Set<string> {
+  if (seen.has(path)) return seen;
+  seen.add(path);
+  const imports = readFileSync(path, "utf8").matchAll(/(?:from|import|require)[ (]"(\.[^"]*)"/g);
+  for (const [, name = ""] of imports) {
+    if (name.endsWith(".json")) continue;
+    const file = `${resolve(dirname(path), name)}.ts`;
+    assert.ok(existsSync(file), file);
+    reachable(file, seen);
+  }
+  return seen;
+}
+
+describe("the program's hash", () => {
+  it("covers every file that the program and its provider load", async () => {
+    const hashed = Object.keys(await hashProgram(ROOT));
+    const entries = ["index.ts", ...hashed.filter((path) => path.startsWith("provider/"))];
+    const files = new Set(entries.flatMap((path) => [...reachable(join(ROOT, path))]));
+    const loaded = [...files].map((path) => relative(ROOT, path));
+    assert.ok(loaded.length > 30, loaded.join());
+    assert.deepEqual(
+      loaded.filter((path) => !hashed.includes(path)),
+      [],
+    );
+  });
+
+  it("leaves out what the program does not load", async () => {
+    const hashed = Object.keys(await hashProgram(ROOT));
+    assert.deepEqual(
+      hashed.filter((path) => /^(cli|sandbox|test|bench|docs)\/|^Pulumi\.|node_modules/.test(path)),
+      [],
+    );
+  });
+
+  it("is of the files as they are, in a repository or not", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "baton-test-"));
+    try {
+      writeFileSync(join(folder, "index.ts"), "one\n");
+      const one = await hashProgram(folder);
+      // As `git hash-object` says.
+      assert.deepEqual(one, { "index.ts": "5626abf0f72e58d7a153368ba57db4c673c0e171" });
+      writeFileSync(join(folder, "index.ts"), "two\n");
+      assert.notDeepEqual(await hashProgram(folder), one);
+      assert.deepEqual(await hashLockfile(folder), {});
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
