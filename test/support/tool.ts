@@ -1,45 +1,66 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { parse } from "yaml";
 import { openContext, type Context } from "../../cli/context";
+import type { Tree } from "../../release/merge";
 
 /**
  * Stands in for Pulumi's CLI: keeps each stack's outputs in a file, deploys whatever the config
  * file asks for, and fails where a file says so.
  */
-const FAKE_PULUMI = String.raw`#!/usr/bin/env node
-const fs = require("node:fs");
-const args = process.argv.slice(2);
-const option = (name) => args[args.indexOf(name) + 1];
-const stack = option("--stack");
-const outputs = ".pulumi/" + stack + ".json";
-const broken = (name) => fs.existsSync(".pulumi/" + name) ? fs.readFileSync(".pulumi/" + name, "utf8") : undefined;
-const stop = (code, out, err = "") => { fs.writeSync(1, out); fs.writeSync(2, err); process.exit(code); };
-if (args[0] === "stack") {
-  if (!fs.existsSync(outputs)) stop(255, "", "error: no stack named '" + stack + "' found\n");
-  stop(0, fs.readFileSync(outputs, "utf8"));
-}
-const file = fs.readFileSync(option("--config-file"), "utf8");
-const value = (key) => new RegExp("^ +baton:" + key + ": *(.*)$", "m").exec(file)?.[1];
-fs.appendFileSync(".pulumi/calls", JSON.stringify({ command: args[0], stack, file }) + "\n");
-if (args[0] === "preview") {
-  const message = broken("preview-fails");
-  const diagnostics = [{ severity: "error", message: "<{%reset%}>" + message + "<{%reset%}>" }];
-  if (message !== undefined) stop(255, JSON.stringify({ steps: [], diagnostics }));
-  const urn = "urn:pulumi:" + stack + "::baton::a:b:C$kubernetes:apps/v1:Deployment::web";
-  stop(0, JSON.stringify({ steps: [{ op: "update", urn }] }));
-}
-const refused = broken("up-refused");
-if (refused !== undefined) stop(255, "Updating (" + stack + "):\n", "error: " + refused + "\n");
-console.log("Updating (" + stack + "):\n ~  kubernetes:apps/v1:Deployment web updating (0s)");
-if ((broken("up-fails") ?? "").split("\n").includes(value("imageTag"))) {
-  stop(255, "Diagnostics:\n  error: web: ImagePullBackOff\n\nResources:\n    1 unchanged\n");
-}
-const release = { imageTag: value("imageTag"), digest: value("imageDigest"), version: value("version"), rollbackOf: value("rollbackOf") };
-const earnedTag = release.imageTag.replace(/^[a-z]+/, stack);
-fs.writeFileSync(outputs, JSON.stringify({ release: { ...release, earnedTag }, earnedTag }));
+const FAKE_PULUMI = String.raw`#!/bin/sh
+command=$1
+while [ $# -gt 0 ]; do
+  case $1 in --stack) stack=$2 ;; --config-file) file=$2 ;; esac
+  shift
+done
+cd .pulumi
+if [ $command = stack ]; then
+  [ -f $stack.json ] && exec cat $stack.json
+  echo "error: no stack named '$stack' found" >&2
+  exit 255
+fi
+mkdir -p calls
+cp "$file" calls/$(printf %03d $(ls calls | wc -l))-$command
+value() { sed -n "s/^ *baton:$1: *//p" "$file"; }
+if [ $command = preview ]; then
+  if [ -f preview-fails ]; then
+    echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$(cat preview-fails)"'<{%reset%}>"}]}'
+    exit 255
+  fi
+  echo '{"steps":[{"op":"update","urn":"urn:pulumi:'$stack'::baton::a:b:C$kubernetes:apps/v1:Deployment::web"}]}'
+  exit
+fi
+echo "Updating ($stack):"
+if [ -f up-refused ]; then
+  echo "error: $(cat up-refused)" >&2
+  exit 255
+fi
+echo " ~  kubernetes:apps/v1:Deployment web updating (0s)"
+tag=$(value imageTag)
+number=$(echo $tag | sed 's/^[a-z]*//')
+if [ -f up-fails ] && grep -qx $tag up-fails; then
+  echo "Diagnostics:"
+  echo "  error: web: ImagePullBackOff"
+  exit 255
+fi
+earned=$stack$number
+field() { v=$(value $1); [ -n "$v" ] && printf ',"%s":"%s"' $2 "$v"; }
+{
+  printf '{"earnedTag":"%s","release":{"imageTag":"%s"' $earned $tag
+  field imageDigest digest; field version version; field rollbackOf rollbackOf
+  printf ',"earnedTag":"%s"}}' $earned
+} > $stack.json
 `;
 
 export const digestOf = (tag: string) =>
@@ -71,8 +92,6 @@ config:
     this.write("package-lock.json", "{}\n");
     for (const [name, text] of Object.entries(stackFiles)) this.write(`Pulumi.${name}.yaml`, text);
     this.git("init", "--quiet", "--initial-branch=main");
-    this.git("config", "commit.gpgsign", "false");
-    this.git("config", "tag.gpgsign", "false");
     this.as("ann");
     this.git("add", ".");
     this.git("commit", "--quiet", "-m", "Begin");
@@ -93,8 +112,12 @@ config:
 
   /** Who is at work from now on. */
   as(person: string): void {
-    this.git("config", "user.name", person);
-    this.git("config", "user.email", `${person}@example.com`);
+    const user = `[user]\n\tname = ${person}\n\temail = ${person}@example.com\n`;
+    const core = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n";
+    this.write(
+      ".git/config",
+      `${core}${user}[commit]\n\tgpgsign = false\n[tag]\n\tgpgsign = false\n`,
+    );
   }
 
   git(...args: string[]): string {
@@ -130,17 +153,17 @@ config:
   }
 
   /** The configurations that were previewed or deployed, in order. */
-  calls(command: "preview" | "up"): Record<string, unknown>[] {
-    if (!existsSync(join(this.folder, ".pulumi/calls"))) return [];
-    const calls = this.read(".pulumi/calls").trim().split("\n");
-    return calls
-      .map((line) => JSON.parse(line) as { command: string; file: string })
-      .filter((call) => call.command === command)
-      .map(({ file }) => (parse(file) as { config: Record<string, unknown> }).config);
+  calls(command: "preview" | "up"): Tree[] {
+    const folder = join(this.folder, ".pulumi/calls");
+    const names = existsSync(folder) ? readdirSync(folder).sort() : [];
+    return names
+      .filter((name) => name.endsWith(`-${command}`))
+      .map((name) => parse(readFileSync(join(folder, name), "utf8")) as { config: Tree })
+      .map(({ config }) => config);
   }
 
-  config(stack: string): Record<string, unknown> {
-    return (parse(this.read(`Pulumi.${stack}.yaml`)) as { config: Record<string, unknown> }).config;
+  config(stack: string): Tree {
+    return (parse(this.read(`Pulumi.${stack}.yaml`)) as { config: Tree }).config;
   }
 
   /** The names of the tags of a kind, such as `approve/qa`. */
