@@ -3,7 +3,7 @@ import * as assert from "node:assert/strict";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BIN } from "../../sandbox/folder";
-import { pushBuild, pushImage } from "../../sandbox/images";
+import { pushImage } from "../../sandbox/images";
 import { Scene } from "./scene";
 
 /** In seconds. */
@@ -15,7 +15,6 @@ describe("a release that fails", () => {
   before(async () => {
     scene = await Scene.open();
     stackFile = join(scene.project.folder, "Pulumi.dev.yaml");
-    await pushBuild(scene.builds[2], scene.targets);
     await scene.project.setConfig("dev", "baton:rollout.progressDeadlineSeconds", `${DEADLINE}`);
     await copyFile(stackFile, `${stackFile}.good`);
   });

@@ -13,6 +13,13 @@ describe("the tool", () => {
     scene = await Scene.open();
     const { folder } = scene.project;
     [former, next] = [`dev-${scene.builds[1]}`, `dev-${scene.builds[2]}`];
+    for (const tag of [former, next]) {
+      if ((await scene.registry.resolve(tag)) !== undefined) continue;
+      await scene.deploy("dev", tag.replace("dev", "build"));
+    }
+    if ((await scene.project.outputs("qa"))["earnedTag"] === undefined) {
+      await scene.deploy("qa", former);
+    }
     await scene.project.setConfig("qa", "baton:approval.required", "1");
     await writeFile(join(folder, ".gitignore"), "state/\nenv\n*.log\n*.good\n*.suite\n*.json\n");
     await git("init", "--quiet", "--initial-branch=main");
