@@ -178,6 +178,9 @@ const egress = z.strictObject({
   port,
 });
 
+/** Keys that say which release a stack runs: the only ones that a promotion changes. */
+export const MOVING_KEYS = ["imageTag", "imageDigest", "version", "rollbackOf"] as const;
+
 export const Config = z.strictObject({
   // What moves when a release is promoted.
   imageTag: text.optional(),

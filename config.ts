@@ -3,7 +3,7 @@ import * as runtimeConfig from "@pulumi/pulumi/runtime/config";
 import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
 import { quotaProblems } from "./components/internal/quota-check";
-import { Config } from "./config-schema";
+import { Config, MOVING_KEYS } from "./config-schema";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
 import { isEnvironmentName } from "./release/tags";
@@ -30,7 +30,7 @@ export class Refusal extends pulumi.RunError {
 }
 
 /** Keys that are plain text, so that `pulumi config set imageTag qa-45` just works. */
-export const TEXT_KEYS = new Set(["imageTag", "imageDigest", "version", "rollbackOf", "upstream"]);
+export const TEXT_KEYS = new Set<string>([...MOVING_KEYS, "upstream"]);
 const KEYS = Object.keys(Config.shape);
 
 /**

@@ -1,9 +1,10 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { isUp } from "../sandbox/host";
+import { showOnTerminal } from "../sandbox/progress";
 import type { Figure } from "./figure";
 import { measurePath } from "./path";
 import { measurePreview } from "./preview";
-import { showOnStandardError, showOnTerminal } from "./progress";
+import { showOnStandardError } from "./progress";
 import { formatTable } from "./table";
 import { measureTagging } from "./tagging";
 

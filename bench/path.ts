@@ -1,11 +1,12 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { openRegistry } from "../registry/registry";
+import { deleteNamespaces, kubeconfigOf } from "../sandbox/cluster";
 import { Project } from "../sandbox/engine";
 import { REGISTRY, SANDBOX } from "../sandbox/folder";
 import { pushBuild, pushTests, targetsOf } from "../sandbox/images";
 import { walkPath } from "../sandbox/path";
-import { create, deleteNamespaces, pull, waitForRollout } from "./cluster";
+import { create, PATIENCE, pull, waitForRollout } from "./cluster";
 import { compare, type Figure } from "./figure";
 import { readSteps, type Step } from "./objects";
 import type { Show } from "./progress";
@@ -82,6 +83,6 @@ async function apply(step: Step): Promise<void> {
  * That needs nothing of a former run, which may have been killed half way.
  */
 async function clean(): Promise<void> {
-  await deleteNamespaces(PREFIX);
+  await deleteNamespaces(kubeconfigOf({}), PREFIX, PATIENCE);
   await rm(join(SANDBOX, PROJECT), { recursive: true, force: true });
 }

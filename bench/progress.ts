@@ -10,15 +10,6 @@ import {
 /** Runs tasks one after another and shows how far they are. */
 export type Show = (tasks: ListrTask[]) => Promise<void>;
 
-/** For people at a terminal. */
-export const showOnTerminal: Show = async (tasks) => {
-  await new Listr(tasks, {
-    rendererOptions: { timer: PRESET_TIMER, collapseSubtasks: false },
-    fallbackRendererOptions: { timer: PRESET_TIMER },
-    fallbackRenderer: "simple",
-  }).run();
-};
-
 /** Keeps standard output free for the result. */
 export const showOnStandardError: Show = async (tasks) => {
   const logger = new ListrLogger<ListrLogLevels>({

@@ -1,7 +1,7 @@
 import { shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
 import { checkName, latestRequest, type Context } from "./context";
-import { countingPolicy, missingApprovals } from "./gate";
+import { approvalsOf } from "./gate";
 
 /** `baton approve ENV`: a person's word for the latest request. */
 export async function approve(context: Context, environment: string) {
@@ -12,14 +12,12 @@ export async function approve(context: Context, environment: string) {
   const ref = await ledger.say(request, "approve");
   print(`${environment}: ${request.tag} approved under plan ${shortHash(request.plan)} (${ref}).`);
 
-  const outcomes = await ledger.outcomes(environment);
-  const policy = await countingPolicy(project, ledger, environment, outcomes);
+  const { policy, missing } = await approvalsOf(project, ledger, request);
   const person = (await ledger.person()).toLowerCase();
   const own = request.requesters.some((email) => email.toLowerCase() === person);
   if (own && policy.notOwnRequest && policy.required > 0) {
     print("It is your own request, so your word does not count.");
   }
-  const missing = await missingApprovals(project, ledger, request);
   for (const problem of missing) print(formatProblem(problem));
   if (missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
 }

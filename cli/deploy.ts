@@ -2,7 +2,7 @@ import { createInterface } from "node:readline/promises";
 import { shortHash } from "../release/plan";
 import type { Result, Target } from "../release/way-back";
 import { checkName, latestRequest, type Context } from "./context";
-import { missingApprovals, planProblems } from "./gate";
+import { approvalsOf, planProblems } from "./gate";
 import { goBack } from "./go-back";
 import type { Request } from "./ledger";
 import type { UpResult } from "./pulumi";
@@ -26,7 +26,7 @@ export async function deploy(
   const plan = await project.plan(environment, stackFile);
   const problems = [
     ...planProblems(request, plan),
-    ...(await missingApprovals(project, ledger, request)),
+    ...(await approvalsOf(project, ledger, request)).missing,
   ];
   if (problems.length > 0) throw new Refusal(problems);
   await ledger.person();

@@ -9,7 +9,7 @@ import type { StackConfig } from "./stack-config";
  * The approval policy that counts for an environment: the one that was deployed last, so that a
  * change which lowers the bar is itself held to the former one. At first, the present one.
  */
-export async function countingPolicy(
+async function countingPolicy(
   project: Project,
   ledger: Ledger,
   environment: string,
@@ -25,19 +25,19 @@ export async function countingPolicy(
   return project.parse(environment, stackFile ?? "", projectFile).approval;
 }
 
-/** Whose word is still missing, or against it. */
-export async function missingApprovals(
+/** The policy that counts for a request, and whose word is still missing, or against it. */
+export async function approvalsOf(
   project: Project,
   ledger: Ledger,
   request: Request,
-): Promise<Problem[]> {
+): Promise<{ policy: StackConfig["approval"]; missing: Problem[] }> {
   const { environment, requesters } = request;
   const [outcomes, words] = await Promise.all([
     ledger.outcomes(environment),
     ledger.words(request),
   ]);
   const policy = await countingPolicy(project, ledger, environment, outcomes);
-  return approvalProblems(environment, policy, requesters, words);
+  return { policy, missing: approvalProblems(environment, policy, requesters, words) };
 }
 
 /** What is no longer as it was requested. */

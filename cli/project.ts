@@ -1,12 +1,12 @@
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
 import type { Target } from "../release/way-back";
 import { hashLockfile, hashProgram } from "./program-files";
 import { Refusal } from "./refusal";
 import {
-  MOVING_KEYS,
   parseProjectFile,
   parseStackConfig,
   type MovingKey,

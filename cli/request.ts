@@ -5,7 +5,7 @@ import { checkRequest, type Digest } from "../release/eligibility";
 import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
 import { checkName, latestRequest, type Context } from "./context";
-import { missingApprovals } from "./gate";
+import { approvalsOf } from "./gate";
 import { Refusal } from "./refusal";
 import type { StackConfig } from "./stack-config";
 import { writeAtomically } from "./stack-file";
@@ -62,7 +62,7 @@ export async function request(context: Context, environment: string, options: Re
     });
   }
   const made = await latestRequest(ledger, environment);
-  const missing = await missingApprovals(project, ledger, made);
+  const { missing } = await approvalsOf(project, ledger, made);
   const card: ChangeCard = {
     environment,
     from: { tag: running?.imageTag, digest: running?.digest, version: running?.version },

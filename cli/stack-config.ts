@@ -1,11 +1,9 @@
 import { z } from "zod";
 import { parse } from "yaml";
-import { Config } from "../config-schema";
+import { Config, MOVING_KEYS } from "../config-schema";
 import { isTree, mergeTrees, type Tree } from "../release/merge";
 import { Refusal } from "./refusal";
 
-/** Keys that say which release a stack runs: the only ones that a promotion changes. */
-export const MOVING_KEYS = ["imageTag", "imageDigest", "version", "rollbackOf"] as const;
 export type MovingKey = (typeof MOVING_KEYS)[number];
 
 /** The keys the tool acts on; all others are the program's own business. */

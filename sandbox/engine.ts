@@ -6,6 +6,7 @@ import { delimiter, dirname, join, relative } from "node:path";
 import { coerce, gte } from "semver";
 import { isMap, parse, parseDocument, type Document } from "yaml";
 import { diagnostics } from "../cli/pulumi";
+import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
 import { KUBERNETES_PROVIDER, RANDOM_PROVIDER } from "./build";
 import { BIN, KUBECONFIG, ROOT, SANDBOX } from "./folder";
@@ -166,9 +167,6 @@ interface Overlay {
   readonly [stack: string]: Tree;
 }
 
-/** Keys that say which release a stack runs, and the key to its secrets: kept when rewritten. */
-const KEPT = ["baton:imageTag", "baton:imageDigest", "baton:version", "baton:rollbackOf"];
-
 async function writeProject(folder: string, place: Place): Promise<string[]> {
   const overlay = parse(await readFile(join(ROOT, "sandbox/overlay.yaml"), "utf8")) as Overlay;
   const own = ownPlace(place);
@@ -189,7 +187,9 @@ async function writeProject(folder: string, place: Place): Promise<string[]> {
       overlayTree(document, ["config"], tree);
     }
     const former = await readDocument(join(folder, file)).catch(() => undefined);
-    for (const path of [...KEPT.map((key) => ["config", key]), ["encryptionsalt"]]) {
+    // Which release it runs, and the key to its secrets.
+    const kept = MOVING_KEYS.map((key) => ["config", `baton:${key}`]);
+    for (const path of [...kept, ["encryptionsalt"]]) {
       const value = former?.getIn(path);
       if (value !== undefined) document.setIn(path, value);
     }

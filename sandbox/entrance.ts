@@ -2,10 +2,11 @@
  * The node's Ingress controller, as small as one can be: it routes by host and path, and writes its
  * address into each Ingress. TLS, source ranges and authentication are a real controller's.
  */
-import { KubeConfig, NetworkingV1Api, CoreV1Api, type V1Ingress } from "@kubernetes/client-node";
+import { NetworkingV1Api, CoreV1Api, type V1Ingress } from "@kubernetes/client-node";
 import { createServer, request } from "node:http";
 import { setTimeout } from "node:timers/promises";
-import { KUBECONFIG, NETWORK } from "./folder";
+import { kubeconfigOf } from "./cluster";
+import { NETWORK } from "./folder";
 
 const POLL_MILLISECONDS = 500;
 
@@ -17,8 +18,7 @@ interface Route {
   readonly port: number;
 }
 
-const kubeconfig = new KubeConfig();
-kubeconfig.loadFromFile(KUBECONFIG);
+const kubeconfig = kubeconfigOf({});
 const networking = kubeconfig.makeApiClient(NetworkingV1Api);
 const core = kubeconfig.makeApiClient(CoreV1Api);
 let routes: Route[] = [];

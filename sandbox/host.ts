@@ -8,7 +8,6 @@ import {
   ApiregistrationV1Api,
   CoordinationV1Api,
   CoreV1Api,
-  KubeConfig,
 } from "@kubernetes/client-node";
 import { execa } from "execa";
 import { spawn } from "node:child_process";
@@ -16,6 +15,7 @@ import { openSync } from "node:fs";
 import { access, mkdir, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
+import { kubeconfigOf } from "./cluster";
 import { CGROUP, DEBIAN, KUBECONFIG, LOGS, NETWORK, NODE_PID, REGISTRY, ROOT } from "./folder";
 
 const READY_TIMEOUT_MILLISECONDS = 120_000;
@@ -203,17 +203,11 @@ async function removeCgroups(path: string): Promise<void> {
   throw new Error(`the control group ${path} cannot be removed: something still runs in it`);
 }
 
-function client(): KubeConfig {
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromFile(KUBECONFIG);
-  return kubeconfig;
-}
-
 /** The cluster's own record says Ready for a while after a hard stop; kubelet's lease does not lie. */
 async function clusterReady(since: number): Promise<boolean> {
   if (!(await exists(KUBECONFIG))) return false;
-  const coordination = client().makeApiClient(CoordinationV1Api);
-  const core = client().makeApiClient(CoreV1Api);
+  const coordination = kubeconfigOf({}).makeApiClient(CoordinationV1Api);
+  const core = kubeconfigOf({}).makeApiClient(CoreV1Api);
   try {
     const name = "node";
     const { spec } = await coordination.readNamespacedLease({ name, namespace: "kube-node-lease" });
@@ -234,8 +228,8 @@ async function registryReady(): Promise<boolean> {
 
 /** metrics-server runs beside the cluster, so its Service gets its address by hand. */
 async function registerMetrics(): Promise<void> {
-  const core = client().makeApiClient(CoreV1Api);
-  const registration = client().makeApiClient(ApiregistrationV1Api);
+  const core = kubeconfigOf({}).makeApiClient(CoreV1Api);
+  const registration = kubeconfigOf({}).makeApiClient(ApiregistrationV1Api);
   const namespace = "kube-system";
   const metadata = { name: "metrics-server", namespace };
   await ifMissing(

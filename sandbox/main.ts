@@ -1,12 +1,13 @@
 import Table from "cli-table3";
 import { Command, Option } from "commander";
-import { Listr, PRESET_TIMER, type ListrTask } from "listr2";
+import type { ListrTask } from "listr2";
 import { availableParallelism } from "node:os";
 import { build, checkGo, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
 import { installedPulumi, Project, type Place } from "./engine";
 import { LOGS, SANDBOX } from "./folder";
 import { installPackages, isUp, nodePid, start, stop, unfit } from "./host";
 import { pushBuild, pushPause, pushTests, targetsOf } from "./images";
+import { showOnTerminal } from "./progress";
 import { readEnvironments, walkPath, type EnvironmentStatus } from "./path";
 
 interface Options {
@@ -34,12 +35,12 @@ program
     const place = checkPlace(options);
     await prepare(place);
     const targets = targetsOf(place);
-    await tasks([
+    await showOnTerminal([
       { title: "push build-1", task: () => pushBuild(1, targets) },
       { title: "push the suites", task: () => pushTests(targets) },
     ]);
     const project = await Project.open("project", place);
-    await tasks(walkPath(project, "build-1", "v1.0.0"));
+    await showOnTerminal(walkPath(project, "build-1", "v1.0.0"));
     printTable(await readEnvironments(project, place));
     console.log(`Done in ${duration(Date.now() - began)}. By hand: cd ${project.folder}; . ./env`);
   });
@@ -112,7 +113,7 @@ async function prepare(place: Place): Promise<void> {
       },
     });
   }
-  await tasks(list);
+  await showOnTerminal(list);
 }
 
 /** One task a part; each title says how much is left when it starts. */
@@ -134,14 +135,6 @@ function buildTasks(parts: readonly Part[]): ListrTask[] {
       task.title = `build ${part.name}`;
     },
   }));
-}
-
-async function tasks(list: ListrTask[]): Promise<void> {
-  await new Listr(list, {
-    rendererOptions: { timer: PRESET_TIMER, collapseSubtasks: false },
-    fallbackRendererOptions: { timer: PRESET_TIMER },
-    fallbackRenderer: "simple",
-  }).run();
 }
 
 function checkPlace({ context, registry }: Options): Place {

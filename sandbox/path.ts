@@ -1,8 +1,8 @@
-import { AppsV1Api, CoreV1Api, KubeConfig } from "@kubernetes/client-node";
+import { AppsV1Api, CoreV1Api, type KubeConfig } from "@kubernetes/client-node";
 import type { ListrTask } from "listr2";
 import type { Release } from "../release/eligibility";
+import { kubeconfigOf } from "./cluster";
 import type { Place, Project } from "./engine";
-import { KUBECONFIG } from "./folder";
 
 /**
  * Carries a build through every environment the way a person would: copies the tag that one stack
@@ -45,13 +45,7 @@ export async function readEnvironments(
   project: Project,
   place: Place,
 ): Promise<EnvironmentStatus[]> {
-  const kubeconfig = new KubeConfig();
-  if (place.context === undefined) {
-    kubeconfig.loadFromFile(KUBECONFIG);
-  } else {
-    kubeconfig.loadFromDefault();
-    kubeconfig.setCurrentContext(place.context);
-  }
+  const kubeconfig = kubeconfigOf(place);
   return Promise.all(project.path.map((name) => readEnvironment(name, project, kubeconfig)));
 }
 

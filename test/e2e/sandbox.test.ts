@@ -1,8 +1,9 @@
 import { execa } from "execa";
 import * as assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
+import { until } from "../../sandbox/cluster";
 import { CGROUP, NETWORK, NODE_PID, SANDBOX } from "../../sandbox/folder";
-import { onSandbox, sandboxProcess, until } from "./scene";
+import { onSandbox, PATIENCE, sandboxProcess } from "./scene";
 
 describe("the sandbox", () => {
   before(async function () {
@@ -40,7 +41,7 @@ describe("the sandbox", () => {
 
   it("is mended by `up` after a killed `up`", async () => {
     const killed = sandboxProcess("up");
-    await until(async () => (await pid()) !== undefined);
+    await until("the node's first process", async () => (await pid()) !== undefined, PATIENCE);
     killed.kill("SIGKILL");
     await assert.rejects(killed);
     await sandboxProcess("up");

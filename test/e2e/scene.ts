@@ -1,17 +1,23 @@
-import { AppsV1Api, BatchV1Api, CoreV1Api, KubeConfig, type V1Pod } from "@kubernetes/client-node";
+import {
+  AppsV1Api,
+  BatchV1Api,
+  CoreV1Api,
+  type KubeConfig,
+  type V1Pod,
+} from "@kubernetes/client-node";
 import { execa } from "execa";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { openRegistry, type Registry } from "../../registry/registry";
+import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { type Place, Project } from "../../sandbox/engine";
-import { KUBECONFIG, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushBuild, pushTests, targetsOf, type Target } from "../../sandbox/images";
 
 const PREFIX = "baton-e2e-";
-/** How long a namespace may take to go, in milliseconds. */
-const PATIENCE = 120_000;
+/** How long the tests wait for something to come to hold, in seconds. */
+export const PATIENCE = 120;
 
 /** `npm run test:e2e -- --context NAME --registry HOST/NAME`: a cluster and registry of one's own. */
 const { context, registry } = parseArgs({
@@ -50,16 +56,10 @@ export class Scene {
     const place: Place = { ...own, namespacePrefix: PREFIX };
     const options = Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]);
     await sandboxProcess("up", options);
-    const kubeconfig = new KubeConfig();
-    if (place.context === undefined) {
-      kubeconfig.loadFromFile(KUBECONFIG);
-    } else {
-      kubeconfig.loadFromDefault();
-      kubeconfig.setCurrentContext(place.context);
-    }
+    const kubeconfig = kubeconfigOf(place);
     // What a former run left, however it ended.
     await rm(join(SANDBOX, "e2e"), { recursive: true, force: true });
-    await removeNamespaces(kubeconfig);
+    await deleteNamespaces(kubeconfig, PREFIX, PATIENCE);
 
     const targets = targetsOf(place);
     // Tags never move, so each run needs numbers of its own.
@@ -139,25 +139,4 @@ export function sandboxProcess(command: string, options: readonly string[] = [])
     cwd: ROOT,
     env: { NO_COLOR: "1" },
   });
-}
-
-async function removeNamespaces(kubeconfig: KubeConfig): Promise<void> {
-  const core = kubeconfig.makeApiClient(CoreV1Api);
-  const list = async () => {
-    const { items } = await core.listNamespace();
-    return items
-      .flatMap(({ metadata }) => metadata?.name ?? [])
-      .filter((n) => n.startsWith(PREFIX));
-  };
-  for (const name of await list()) await core.deleteNamespace({ name });
-  await until(async () => (await list()).length === 0);
-}
-
-/** @throws Error when the condition does not come to hold. */
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  const began = Date.now();
-  while (!(await condition())) {
-    await setTimeout(500);
-    if (Date.now() - began > PATIENCE) throw new Error(`still waiting: ${condition.toString()}`);
-  }
 }

@@ -3,7 +3,8 @@ import * as assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseDocument } from "yaml";
-import { Scene, until } from "./scene";
+import { until } from "../../sandbox/cluster";
+import { PATIENCE, Scene } from "./scene";
 
 /** As `pulumi preview --import-file` writes it. */
 interface ImportFile {
@@ -138,13 +139,14 @@ describe("an environment that was not there before", () => {
       worker.map(({ spec }) => spec?.containers[0]?.image),
       [`${scene.target.repository}@${digest}`],
     );
-    await until(async () => {
+    const hasRun = async () => {
       const { items } = await scene.batch.listNamespacedJob({ namespace });
       return items.some(
         ({ metadata, status }) =>
           metadata?.name?.startsWith("clean-up") === true && status?.succeeded === 1,
       );
-    });
+    };
+    await until("a run of the CronJob", hasRun, PATIENCE);
     await project.pulumi("up", "--yes", "--expect-no-changes", "--stack", "perf");
   });
 });
