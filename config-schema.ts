@@ -15,6 +15,16 @@ const port = z
   .max(65535, "a port from 1 to 65535");
 const count = z.int({ error: "a whole number" });
 const seconds = count.min(1, "a number of seconds from 1");
+/** In seconds. */
+const duration = z
+  .string({ error: "a duration, such as 30m, 4h or 3d" })
+  .regex(/^[1-9]\d*[smhd]$/, "a duration, such as 30m, 4h or 3d")
+  .transform((given) => {
+    const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+    return Number(given.slice(0, -1)) * (units[given.slice(-1)] ?? 1);
+  });
+const email = z.email({ error: "an email address" });
+const environment = z.string().regex(/^[a-z][a-z0-9]*$/, "the name of an environment");
 const cidr = z.cidrv4({ error: "an IPv4 range, such as 10.20.0.0/16" });
 /** Scalars as YAML reads them; Kubernetes wants text. */
 const scalar = z
@@ -178,8 +188,68 @@ const egress = z.strictObject({
   port,
 });
 
+const approval = z.strictObject({
+  /** How many people. */
+  required: count.min(0, "a whole number from 0").default(0),
+  /** Whether the word of whoever made the request does not count. */
+  notOwnRequest: z.boolean({ error: "true or false" }).default(true),
+  /** Whose word counts; everyone's unless given. */
+  from: z.array(email).optional(),
+  /** How long a word counts; for good unless given. */
+  expiresAfter: duration.optional(),
+  /** Whether only a signed word counts. */
+  signed: z.boolean({ error: "true or false" }).default(false),
+  /** Beside Pulumi.yaml: who signs with which key, as `git config gpg.ssh.allowedSignersFile`. */
+  allowedSigners: text.default("allowed-signers"),
+  /** A release that changes nothing but what every release does needs nobody's word. */
+  unattended: z
+    .strictObject({
+      /** Keys of `settings.config` that may differ, too. */
+      settings: z.array(text).default([]),
+    })
+    .optional(),
+  /** The fast lane of `baton request --hotfix`; closed unless given. */
+  hotfix: z
+    .strictObject({
+      /** Whose earned tags it takes; the upstream's unless given. */
+      upstream: environment.optional(),
+      /** In place of `required`. */
+      required: count.min(0, "a whole number from 0").default(1),
+      /** How long such a request may be deployed. */
+      expiresAfter: duration.prefault("4h"),
+    })
+    .optional(),
+});
+
+/** When nothing may go forward; the way back is always open. */
+const freeze = z
+  .strictObject({
+    name: text,
+    /** When it begins, in cron's five fields; with `duration`. */
+    schedule: text.optional(),
+    duration: duration.optional(),
+    /** Or once, from and until a local time such as 2026-12-24T00:00. */
+    from: text.optional(),
+    until: text.optional(),
+    /** An IANA name, such as Europe/Berlin. */
+    timeZone: text.default("UTC"),
+  })
+  .refine(
+    ({ schedule, duration, from, until }) =>
+      (schedule === undefined) === (duration === undefined) &&
+      (from === undefined) === (until === undefined) &&
+      (schedule === undefined) !== (from === undefined),
+    "schedule and duration, or from and until",
+  );
+
 /** Keys that say which release a stack runs: the only ones that a promotion changes. */
-export const MOVING_KEYS = ["imageTag", "imageDigest", "version", "rollbackOf"] as const;
+export const MOVING_KEYS = [
+  "imageTag",
+  "imageDigest",
+  "version",
+  "rollbackOf",
+  "hotfixFrom",
+] as const;
 
 export const Config = z.strictObject({
   // What moves when a release is promoted.
@@ -190,22 +260,32 @@ export const Config = z.strictObject({
     .optional(),
   version: text.optional(),
   rollbackOf: text.optional(),
+  /** The environment whose earned tag a hotfix takes in place of the upstream's. */
+  hotfixFrom: environment.optional(),
 
   // What describes the environment.
-  upstream: z
-    .string()
-    .regex(/^[a-z][a-z0-9]*$/, "the name of an environment")
-    .optional(),
+  upstream: environment.optional(),
   versioned: z.boolean({ error: "true or false" }).default(false),
-  /** Whose word a deployment by the tool needs; the program itself does not ask. */
-  approval: z
+
+  // What must hold before a release may move; the tool's gates.
+  /** Whose word a deployment needs. */
+  approval: approval.prefault({}),
+  freeze: z.array(freeze).default([]),
+  /** How long the upstream must have run a release. */
+  soak: duration.optional(),
+  /** Whose word this environment's releases need before they may move on, by its name (uat, qa). */
+  signOffs: z.record(name, z.array(email)).default({}),
+  /** Which of `slack.channels` hear of what. */
+  announce: z
     .strictObject({
-      /** How many people. */
-      required: count.min(0, "a whole number from 0").default(0),
-      /** Whether the word of whoever made the request does not count. */
-      notOwnRequest: z.boolean({ error: "true or false" }).default(true),
+      builds: z.array(name).default([]),
+      requests: z.array(name).default([]),
+      outcomes: z.array(name).default([]),
+      /** A way back, too. */
+      failures: z.array(name).default([]),
     })
     .prefault({}),
+
   owns: z.array(z.enum(["repository", "slackChannels"])).default([]),
   registry: z.strictObject({
     kind: z.enum(["ecr", "oci"]),

@@ -4,8 +4,10 @@ import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
 import { quotaProblems } from "./components/internal/quota-check";
 import { Config, MOVING_KEYS } from "./config-schema";
+import { freezeProblems } from "./release/freeze";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
+import { SECRET_NAME, URL_WITH_PASSWORD } from "./release/settings-difference";
 import { isEnvironmentName } from "./release/tags";
 
 /** A stack's whole configuration: defaults and its own keys merged, checked and typed. */
@@ -113,7 +115,8 @@ function parseJson(text: string): unknown {
 }
 
 /** The SDK knows, but keeps it out of its public types. */
-function isSecretKey(fullKey: string): boolean {
+/** Whether Pulumi keeps a key of the stack's configuration encrypted. */
+export function isSecretKey(fullKey: string): boolean {
   const { isConfigSecret } = runtimeConfig as unknown as {
     isConfigSecret: (key: string) => boolean;
   };
@@ -281,11 +284,6 @@ const SLACK_TOKEN = "slack:token";
 const RESERVED_KEYS = [...KEYS, "defaults", "registryPassword", "tlsCertificate", "tlsKey"];
 /** Names of network policies that every namespace has, or may have. */
 const RESERVED_POLICIES = ["default", "verification"];
-/** Looks like a credential by its name. */
-const SECRET_NAME =
-  /(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIALS?)$|^(PASSWORD|SECRET)_/i;
-/** A URL with a password before its host. */
-const URL_WITH_PASSWORD = /^[a-z][a-z0-9+.-]*:\/\/[^/@\s]*:[^/@\s]+@/i;
 
 /** What no single value shows: keys that must agree with each other. */
 function crossCheck(where: string, config: Config): Problem[] {
@@ -294,7 +292,7 @@ function crossCheck(where: string, config: Config): Problem[] {
     problems.push({ where, property: `baton:${key}`, value, expected, fix });
 
   if (config.imageTag === undefined) {
-    for (const key of ["imageDigest", "version", "rollbackOf"] as const) {
+    for (const key of ["imageDigest", "version", "rollbackOf", "hotfixFrom"] as const) {
       if (config[key] !== undefined) {
         add(key, config[key], "no value while baton:imageTag is not set", "Set baton:imageTag too");
       }
@@ -303,6 +301,28 @@ function crossCheck(where: string, config: Config): Problem[] {
   if (config.upstream === where) {
     add("upstream", where, "another environment", "An environment cannot be its own upstream");
   }
+  const lane = config.approval.hotfix?.upstream;
+  if (lane !== undefined && (lane === where || !isEnvironmentName(lane))) {
+    const fix = "A hotfix, too, comes from an environment that has verified it: correct it";
+    add("approval.hotfix.upstream", lane, "another environment", fix);
+  }
+  // The way back to one stays open, whatever the policy says by now.
+  if (
+    config.hotfixFrom !== undefined &&
+    config.hotfixFrom !== lane &&
+    config.rollbackOf === undefined
+  ) {
+    const policy = "baton:approval.hotfix.upstream";
+    const expected =
+      lane === undefined ? `no value while ${policy} is not set` : `${lane}, as ${policy} says`;
+    add(
+      "hotfixFrom",
+      config.hotfixFrom,
+      expected,
+      "Correct it, or remove it to take the upstream's tags",
+    );
+  }
+  problems.push(...freezeProblems(where, config.freeze));
   if (SLACK_TOKEN in pulumi.runtime.allConfig() && !isSecretKey(SLACK_TOKEN)) {
     const fix = `Set it with \`pulumi config set --secret ${SLACK_TOKEN} --stack ${where}\``;
     problems.push({

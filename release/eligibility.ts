@@ -9,6 +9,8 @@ export interface ReleaseRequest {
   readonly environment: string;
   /** The environment whose earned tags are taken; none means: takes builds. */
   readonly upstream?: string | undefined;
+  /** The environment whose earned tag a hotfix takes in place of the upstream's. */
+  readonly hotfixFrom?: string | undefined;
   /** Whether this environment names its releases by version. */
   readonly versioned: boolean;
   readonly imageTag: string;
@@ -48,23 +50,20 @@ type Checked<T> = { readonly ok: T } | { readonly problems: readonly Problem[] }
 export function checkRequest(request: ReleaseRequest): Checked<ReleaseCandidate> {
   const problems: Problem[] = [];
   const where = request.environment;
-  const giver = request.upstream ?? BUILD;
+  const from = request.hotfixFrom ?? request.upstream;
+  const giver = from ?? BUILD;
   const add = (key: string, value: string, expected: string, fix: string) =>
     problems.push({ where, property: `baton:${key}`, value, expected, fix });
 
-  const expectedTag =
-    request.upstream === undefined
-      ? "a build's tag, such as build-45"
-      : `a tag that ${request.upstream} has earned, such as ${request.upstream}-45`;
   const tag = parseTag(request.imageTag);
   if (tag === undefined || tag.giver !== giver) {
     add(
       "imageTag",
       request.imageTag,
-      expectedTag,
-      request.upstream === undefined
+      tagOf(from),
+      from === undefined
         ? "Give the tag the build has pushed"
-        : `Deploy and verify it in ${request.upstream} first, then copy that stack's earnedTag output`,
+        : `Deploy and verify it in ${from} first, then copy that stack's earnedTag output`,
     );
   }
 
@@ -84,15 +83,9 @@ export function checkRequest(request: ReleaseRequest): Checked<ReleaseCandidate>
 
   if (request.rollbackOf !== undefined) {
     const left = parseTag(request.rollbackOf);
-    if (left === undefined || left.giver !== giver) {
-      add("rollbackOf", request.rollbackOf, expectedTag, "Give the imageTag that is being left");
-    } else if (request.rollbackOf === request.imageTag) {
-      add(
-        "rollbackOf",
-        request.rollbackOf,
-        "another tag than baton:imageTag",
-        "Set baton:imageTag to the release to go back to, or remove baton:rollbackOf",
-      );
+    if (left === undefined || !mayLeave(left.giver, request)) {
+      const fix = "Give the imageTag that is being left";
+      add("rollbackOf", request.rollbackOf, tagOf(request.upstream), fix);
     }
   }
 
@@ -102,10 +95,33 @@ export function checkRequest(request: ReleaseRequest): Checked<ReleaseCandidate>
   return { ok: { ...request, version, earnedTag } };
 }
 
+/** What is expected of a tag, by its giver. */
+function tagOf(from: string | undefined): string {
+  return from === undefined
+    ? "a build's tag, such as build-45"
+    : `a tag that ${from} has earned, such as ${from}-45`;
+}
+
+/**
+ * Whether an environment may have run a giver's tags: its upstream's, or as hotfixes another
+ * environment's. Whose those may be now is not asked: the way back from one stays open.
+ */
+function mayLeave(giver: string, { environment, upstream }: ReleaseRequest): boolean {
+  if (upstream === undefined || giver === BUILD) return giver === (upstream ?? BUILD);
+  return giver !== environment;
+}
+
+/** What `baton:hotfixFrom` must be for a tag to be taken; nothing for the upstream's own. */
+export function hotfixFromOf(imageTag: string, upstream: string | undefined): string | undefined {
+  const giver = parseTag(imageTag)?.giver;
+  return giver === (upstream ?? BUILD) ? undefined : giver;
+}
+
 /** Decides whether a candidate may be deployed, by what the registry holds. */
 export function checkCandidate(candidate: ReleaseCandidate, facts: TagFacts): Checked<Release> {
   const problems: Problem[] = [];
-  const { environment: where, upstream, imageTag, imageDigest, earnedTag, rollbackOf } = candidate;
+  const { environment: where, imageTag, imageDigest, earnedTag, rollbackOf } = candidate;
+  const from = candidate.hotfixFrom ?? candidate.upstream;
   const add = (key: string, value: string, expected: string, fix: string) =>
     problems.push({ where, property: `baton:${key}`, value, expected, fix });
 
@@ -115,9 +131,9 @@ export function checkCandidate(candidate: ReleaseCandidate, facts: TagFacts): Ch
       "imageTag",
       imageTag,
       "a tag that exists in the registry",
-      upstream === undefined
+      from === undefined
         ? "Push the build first, or correct the tag"
-        : `${upstream} has not earned it: deploy and verify it there first, or correct the tag`,
+        : `${from} has not earned it: deploy and verify it there first, or correct the tag`,
     );
   } else {
     if (imageDigest !== undefined && imageDigest !== digest) {

@@ -18,7 +18,7 @@ describe("SlackChannels", () => {
     const made = await channels("dev", { "slack:token": "xoxb-hunter2" });
     assert.deepEqual(
       made.map(({ inputs }) => inputs["name"]),
-      ["podinfo-dev", "podinfo-qa", "podinfo-release"],
+      ["podinfo-dev", "podinfo-qa", "podinfo-release", "podinfo-oncall"],
     );
     for (const { inputs, options } of made) {
       assert.equal(inputs["adoptExistingChannel"], true);

@@ -50,4 +50,25 @@ describe("Verification", () => {
     const full = "registry.example.org/team/tests:1";
     assert.equal((await suite("far", { image: full })).image, full);
   });
+
+  it("says how long each suite ran, and where its log is", async () => {
+    const { outputs } = await harness.run(release(harness, "qa"));
+    const suites = outputs["suites"] as { name: string; log: string }[];
+    assert.deepEqual(suites, [
+      { name: "smoke", result: "passed", seconds: 72, log: suites[0]?.log },
+      { name: "regression", result: "passed", seconds: 72, log: suites[1]?.log },
+    ]);
+    const command = /^kubectl logs --context qa -n qa job\/verification-regression-[0-9a-f]{8}$/;
+    assert.match(suites[1]?.log ?? "", command);
+  });
+
+  it("says it of the suites that ran, and no others", async () => {
+    const back = { rollbackOf: "dev-46" };
+    harness.registry.push("build 45", "qa-45");
+    const { outputs } = await harness.run(release(harness, "qa", { config: back }));
+    const names = (outputs["suites"] as { name: string }[]).map(({ name }) => name);
+    assert.deepEqual(names, ["smoke"]);
+    const foundation = await harness.run({ stack: "qa" });
+    assert.equal(foundation.outputs["suites"], undefined);
+  });
 });

@@ -179,6 +179,10 @@ describe("stage and prod", () => {
       .filter((key) => stage[key] !== prod[key])
       .map((key) => `${key}: ${stage[key] ?? "–"} → ${prod[key] ?? "–"}`);
     assert.deepEqual(differences, [
+      "announce.failures: [qa] → [oncall]",
+      "announce.outcomes: [qa] → [dev, release]",
+      "announce.requests: – → [dev, release]",
+      "approval.required: – → 2",
       "cluster.context: stage → prod",
       "monitoring.level: scrape → alerts",
       "network.egress: [postgres 10.30.0.0/16, redis 10.30.0.0/16, https 0.0.0.0/0] → [postgres 10.40.0.0/16, redis 10.40.0.0/16, https 0.0.0.0/0]",
@@ -259,7 +263,8 @@ function render({ resources, outputs }: Run, registryHost: string): string {
   return stringify(document, { lineWidth: 0, aliasDuplicateObjects: false })
     .replaceAll(registryHost, "registry.example.com")
     .replace(/("baton\/verifies"|baton\/verifies): \w+/g, "baton/verifies: (hash)")
-    .replace(/^( +spec): [0-9a-f]{16}$/gm, "$1: (hash)");
+    .replace(/^( +spec): [0-9a-f]{16}$/gm, "$1: (hash)")
+    .replace(/( job\/.*)-[0-9a-f]{8}$/gm, "$1-(hash)");
 }
 
 function mask(inputs: Registered["inputs"], secrets: readonly string[]): object {

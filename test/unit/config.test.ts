@@ -94,6 +94,22 @@ describe("a stack's configuration", () => {
     ]);
   });
 
+  it("lists what is wrong with a freeze beside all else", async () => {
+    const freeze = [
+      { name: "weekend", schedule: "0 16 * * 5", duration: "64h", timeZone: "Europe/Bonn" },
+      { name: "holidays", from: "2026-12-24T00:00", until: "2026-12-23T00:00" },
+    ];
+    const lines = await problems({ freeze, upstream: "qa" });
+    assert.deepEqual(
+      lines.map((line) => line.split(";")[0]),
+      [
+        "qa: baton:upstream is qa",
+        "qa: baton:freeze[0].timeZone is Europe/Bonn",
+        "qa: baton:freeze[1].until is 2026-12-23T00:00",
+      ],
+    );
+  });
+
   describe("with secrets", () => {
     const declared = { settings: { secrets: { API_TOKEN: { source: "config" } } } };
 
@@ -161,6 +177,36 @@ describe("a stack's configuration", () => {
         /imageDigest .* while baton:imageTag is not set/,
       ],
       ["its own upstream", { upstream: "qa" }, /upstream is qa; expected another environment/],
+      [
+        "a hotfix while the fast lane is closed",
+        { hotfixFrom: "dev", imageTag: "dev-1" },
+        /^qa: baton:hotfixFrom is dev; expected no value while baton:approval\.hotfix\.upstream is not set\. Correct it, or remove it to take the upstream's tags\.$/,
+      ],
+      [
+        "a hotfix from elsewhere than the fast lane",
+        { hotfixFrom: "perf", imageTag: "perf-1", approval: { hotfix: { upstream: "dev" } } },
+        /hotfixFrom is perf; expected dev, as baton:approval\.hotfix\.upstream says/,
+      ],
+      [
+        "a hotfix without a tag",
+        { hotfixFrom: "dev", approval: { hotfix: { upstream: "dev" } } },
+        /hotfixFrom is dev; expected no value while baton:imageTag is not set/,
+      ],
+      [
+        "a fast lane for what nobody has verified",
+        { approval: { hotfix: { upstream: "build" } } },
+        /approval\.hotfix\.upstream is build; expected another environment/,
+      ],
+      [
+        "a fast lane from itself",
+        { approval: { hotfix: { upstream: "qa" } } },
+        /approval\.hotfix\.upstream is qa; expected another environment/,
+      ],
+      [
+        "a freeze that cron would not understand",
+        { freeze: [{ name: "weekend", schedule: "friday", duration: "64h" }] },
+        /freeze\[0\]\.schedule is friday; expected cron's five fields/,
+      ],
       [
         "replicas beside autoscale",
         {
@@ -231,6 +277,35 @@ describe("a stack's configuration", () => {
         assert.match((await problems(config)).join("\n"), expected);
       });
     }
+  });
+
+  describe("for a hotfix", () => {
+    const approval = { hotfix: { upstream: "qa" } };
+    const hotfix = { imageTag: "qa-46", version: "v1.4.1", hotfixFrom: "qa" };
+    const earned = async (config: Record<string, unknown>) =>
+      (await harness.run({ stack: "prod", config })).outputs["earnedTag"];
+
+    it("is taken where the policy names its environment", async () => {
+      harness.registry.push("build 46", "qa-46");
+      assert.equal(await earned({ ...hotfix, approval }), "prod-v1.4.1");
+    });
+
+    it("lets a release go back to it, and from it, whatever the policy says by then", async () => {
+      harness.registry.push("build 46", "qa-46", "prod-v1.4.1");
+      harness.registry.push("build 45", "stage-45", "prod-v1.4.0");
+      assert.equal(await earned({ ...hotfix, rollbackOf: "stage-47" }), "prod-v1.4.1");
+      const back = { imageTag: "stage-45", version: "v1.4.0", rollbackOf: "qa-46" };
+      assert.equal(await earned(back), "prod-v1.4.0");
+    });
+
+    it("refuses a way back to what was never verified here", async () => {
+      harness.registry.push("build 48", "qa-48");
+      const config = { ...hotfix, imageTag: "qa-48", version: "v1.4.2", rollbackOf: "stage-47" };
+      assert.match(
+        await harness.refusal({ stack: "prod", config }),
+        /imageTag is qa-48; expected a release that prod has verified before/,
+      );
+    });
   });
 
   it("leaves other namespaces' keys alone", async () => {

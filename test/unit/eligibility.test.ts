@@ -3,6 +3,7 @@ import * as fc from "fast-check";
 import {
   checkCandidate,
   checkRequest,
+  hotfixFromOf,
   type ReleaseCandidate,
   type ReleaseRequest,
   type TagFacts,
@@ -30,6 +31,14 @@ const dr: ReleaseRequest = {
   upstream: "prod",
   versioned: true,
   imageTag: "prod-v1.4.0",
+};
+
+/** Build 46, which qa has verified and stage has not seen. */
+const hotfix: ReleaseRequest = {
+  ...prod,
+  hotfixFrom: "qa",
+  imageTag: "qa-46",
+  version: "v1.4.1",
 };
 
 function accepted(request: ReleaseRequest): ReleaseCandidate {
@@ -90,15 +99,50 @@ describe("a request", () => {
     );
   });
 
-  it("is refused for going back to what is being left", () => {
-    assert.match(
-      refusal({ ...qa, rollbackOf: "dev-45" }),
-      /rollbackOf is dev-45; expected another tag/,
-    );
+  it("goes back from its own tag under other settings, and from none that it does not take", () => {
+    accepted({ ...qa, rollbackOf: "dev-45" });
     assert.match(
       refusal({ ...qa, rollbackOf: "qa-46" }),
       /rollbackOf is qa-46; expected a tag that dev/,
     );
+  });
+
+  it("for a hotfix takes the tag of the environment it names, and of no other", () => {
+    assert.equal(accepted(hotfix).earnedTag, "prod-v1.4.1");
+    assert.equal(
+      refusal({ ...hotfix, imageTag: "stage-46" }),
+      "prod: baton:imageTag is stage-46; expected a tag that qa has earned, such as qa-45. " +
+        "Deploy and verify it in qa first, then copy that stack's earnedTag output.",
+    );
+    assert.match(
+      refusal({ ...hotfix, hotfixFrom: undefined }),
+      /imageTag is qa-46; expected a tag that stage has earned/,
+    );
+  });
+
+  it("goes back from a hotfix, and to one", () => {
+    accepted({ ...prod, rollbackOf: "qa-46" });
+    accepted({ ...hotfix, rollbackOf: "stage-45" });
+    accepted({ ...hotfix, rollbackOf: "qa-47" });
+    for (const rollbackOf of ["prod-v1.4.1", "build-46", "hotfix"]) {
+      assert.match(
+        refusal({ ...hotfix, rollbackOf }),
+        new RegExp(`rollbackOf is ${rollbackOf}; expected a tag that stage has earned`),
+      );
+    }
+    const dev = { environment: "dev", versioned: false, imageTag: "build-45" };
+    accepted({ ...dev, rollbackOf: "build-46" });
+    assert.match(refusal({ ...dev, rollbackOf: "qa-46" }), /expected a build's tag/);
+    assert.match(
+      refusal({ ...prod, imageTag: "qa-46", rollbackOf: "stage-45" }),
+      /imageTag is qa-46; expected a tag that stage has earned/,
+    );
+  });
+
+  it("tells a hotfix by its tag", () => {
+    assert.equal(hotfixFromOf("qa-46", "stage"), "qa");
+    assert.equal(hotfixFromOf("stage-46", "stage"), undefined);
+    assert.equal(hotfixFromOf("build-46", undefined), undefined);
   });
 
   it("names all its problems at once", () => {
@@ -126,6 +170,13 @@ describe("a candidate", () => {
     assert.match(
       factRefusal(qa, facts),
       /dev-45; expected a tag that exists.*dev has not earned it/,
+    );
+  });
+
+  it("is refused when nobody has earned the hotfix's tag", () => {
+    assert.match(
+      factRefusal(hotfix, { imageTag: undefined, earnedTag: undefined }),
+      /qa-46; expected a tag that exists in the registry\. qa has not earned it/,
     );
   });
 
