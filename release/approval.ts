@@ -1,4 +1,5 @@
 import type { Problem } from "./problem";
+import { after, CLOCKS_DIFFER, formatTime } from "./time";
 
 /** What `baton:approval` asks for. */
 export interface ApprovalPolicy {
@@ -6,6 +7,12 @@ export interface ApprovalPolicy {
   readonly required: number;
   /** Whether the word of whoever made the request does not count. */
   readonly notOwnRequest: boolean;
+  /** Whose word counts; everyone's unless given. */
+  readonly from?: readonly string[] | undefined;
+  /** How long a word counts, in seconds; for good unless given. */
+  readonly expiresAfter?: number | undefined;
+  /** Whether only a signed word counts. */
+  readonly signed: boolean;
 }
 
 /** A person's word on a request. */
@@ -14,19 +21,26 @@ export interface Word {
   readonly kind: "approve" | "reject";
   /** Why, of a rejection. */
   readonly reason?: string | undefined;
+  /** When it was given. */
+  readonly at: Date;
+  /** `good`: by a key that the allowed signers list for this very address. */
+  readonly signature: "good" | "bad" | "none";
 }
 
-/** The people whose approval counts, each once, however often and in whatever case they wrote. */
+/**
+ * The people whose approval counts, each once, however often and in whatever case they wrote.
+ * @returns addresses in lower case.
+ */
 export function countedApprovals(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  now: Date,
 ): string[] {
-  const own = requesters.map((email) => email.toLowerCase());
   const people = words
     .filter(({ kind }) => kind === "approve")
-    .map(({ email }) => email.toLowerCase())
-    .filter((email) => !policy.notOwnRequest || !own.includes(email));
+    .filter((word) => reasonAgainst(policy, requesters, word, now) === undefined)
+    .map(({ email }) => email.toLowerCase());
   return [...new Set(people)];
 }
 
@@ -36,31 +50,103 @@ export function approvalProblems(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  now: Date,
 ): Problem[] {
+  // Whose a rejection is does not matter, nor whether it is signed: to stop is the safe side.
   const rejections = words.filter(({ kind }) => kind === "reject");
   if (rejections.length > 0) {
-    return rejections.map(({ email, reason = "no reason given" }) => ({
-      where: environment,
-      property: "the request",
-      value: `rejected by ${email} (${reason})`,
-      expected: "a request that nobody has rejected",
-      fix: `Settle it, then ask anew with \`baton request ${environment}\``,
-    }));
+    const list = rejections.map(
+      ({ email, reason = "no reason given" }) => `rejected by ${email} (${reason})`,
+    );
+    return [
+      {
+        where: environment,
+        property: "the request",
+        value: [...new Set(list)].join(", "),
+        expected: "a request that nobody has rejected",
+        fix: `Settle it, then ask anew with \`baton request ${environment}\``,
+      },
+    ];
   }
-  const counted = countedApprovals(policy, requesters, words);
+  const counted = countedApprovals(policy, requesters, words, now);
   const missing = policy.required - counted.length;
   if (missing <= 0) return [];
-  const people = `${policy.required} ${policy.required === 1 ? "person" : "people"}`;
-  const others = policy.notOwnRequest ? ` other than ${requesters[0] ?? "who asked"}` : "";
+  const approved =
+    counted.length === 0 ? "approved by nobody" : `approved by ${counted.join(", ")} only`;
+  const uncounted = uncountedApprovals(policy, requesters, words, now);
+  const { people, enough } = whoMay(policy, requesters);
   return [
     {
       where: environment,
       property: "the request",
-      value: counted.length === 0 ? "approved by nobody" : `approved by ${counted.join(", ")} only`,
-      expected: `the word of ${people}${others}`,
-      fix: `${missing} more must run \`baton approve ${environment}\``,
+      value:
+        uncounted.length === 0 ? approved : `${approved}, not counting ${uncounted.join(", ")}`,
+      expected: `the ${policy.signed ? "signed " : ""}word of ${people}`,
+      fix: enough
+        ? `${missing} more must run \`baton approve ${environment}\``
+        : "They are too few: let somebody else ask, or name more in baton:approval.from",
     },
   ];
+}
+
+/** Whose word is needed, and whether there are so many of them at all. */
+function whoMay(
+  { required, notOwnRequest, from }: ApprovalPolicy,
+  requesters: readonly string[],
+): { people: string; enough: boolean } {
+  const count = `${required} ${required === 1 ? "person" : "people"}`;
+  if (from === undefined) {
+    const others = notOwnRequest ? ` other than ${requesters[0] ?? "who asked"}` : "";
+    return { people: `${count}${others}`, enough: true };
+  }
+  const others = from.filter((email) => !notOwnRequest || !includes(requesters, email));
+  const who = others.length === 0 ? "nobody" : others.join(", ");
+  return { people: `${count} of ${who}`, enough: others.length >= required };
+}
+
+/** The approvals that do not count, each person's last one, and why. */
+function uncountedApprovals(
+  policy: ApprovalPolicy,
+  requesters: readonly string[],
+  words: readonly Word[],
+  now: Date,
+): string[] {
+  const counted = countedApprovals(policy, requesters, words, now);
+  const last = new Map<string, string>();
+  for (const word of [...words].sort((a, b) => a.at.getTime() - b.at.getTime())) {
+    const email = word.email.toLowerCase();
+    const reason = reasonAgainst(policy, requesters, word, now);
+    if (word.kind !== "approve" || reason === undefined || counted.includes(email)) continue;
+    last.set(email, `${email} (${reason})`);
+  }
+  return [...last.values()];
+}
+
+/** Why an approval does not count; `undefined` when it does. */
+function reasonAgainst(
+  { from, notOwnRequest, expiresAfter, signed }: ApprovalPolicy,
+  requesters: readonly string[],
+  { email, at, signature }: Word,
+  now: Date,
+): string | undefined {
+  if (from !== undefined && !includes(from, email)) return "not in baton:approval.from";
+  if (notOwnRequest && includes(requesters, email)) return "own request";
+  if (expiresAfter !== undefined && after(at, expiresAfter) <= now) {
+    return `expired at ${formatTime(after(at, expiresAfter))}`;
+  }
+  // Or it would not expire before that.
+  if (expiresAfter !== undefined && at > after(now, CLOCKS_DIFFER)) {
+    return `dated ${formatTime(at)}`;
+  }
+  if (!signed || signature === "good") return undefined;
+  return signature === "none"
+    ? "not signed"
+    : "not signed by a key of baton:approval.allowedSigners";
+}
+
+/** Whether an address is among others, in whatever case they are written. */
+export function includes(people: readonly string[], email: string): boolean {
+  return people.some((person) => person.toLowerCase() === email.toLowerCase());
 }
 
 /** An email address as part of a ref's name. */

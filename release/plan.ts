@@ -7,6 +7,7 @@ export const PLAN_PARTS = [
   "digest",
   "version",
   "settings",
+  "secrets",
   "policy",
   "lockfile",
   "program",

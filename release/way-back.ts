@@ -9,7 +9,9 @@ export type Result =
   /** It did not, and the environment is left as it is. */
   | "failed"
   /** A person went back to a former release. */
-  | "rolled-back";
+  | "rolled-back"
+  /** It runs, deployed without the approvals it needs. */
+  | "unapproved";
 
 /** What the ledger says of one deployment. */
 export interface Outcome {
@@ -40,30 +42,39 @@ export interface Target {
 /**
  * The release to go back to.
  * @param outcomes of the environment, the newest first
- * @param asked the tag its stack file asks for
+ * @param asked what its stack file asks for
  * @param to the tag a person named
  * @returns `undefined` when the ledger knows of none.
  */
 export function wayBack(
   outcomes: readonly Outcome[],
   running: Running,
-  asked: string | undefined,
+  asked: { readonly imageTag?: string | undefined; readonly rollbackOf?: string | undefined },
   to?: string,
 ): Target | undefined {
   const current = { tag: running.imageTag, digest: running.digest, version: running.version };
-  const deployed = outcomes.filter(({ result }) => result === "deployed");
+  const deployed = outcomes
+    .filter(({ result }) => result === "deployed")
+    .map(({ tag, digest, version, former }) => ({ target: { tag, digest, version }, former }));
   if (to !== undefined) {
-    const known = [current, ...deployed, ...deployed.flatMap(({ former }) => former ?? [])];
+    const known = [
+      current,
+      ...deployed.map(({ target }) => target),
+      ...deployed.flatMap(({ former }) => former ?? []),
+    ];
     return known.find(({ tag }) => tag === to);
   }
   // A way back that was begun and is not in the stack file yet, or a deployment that got stuck:
   // what was last verified is what to return to.
-  const begun = running.rollbackOf !== undefined && running.rollbackOf === asked;
+  const begun =
+    running.rollbackOf !== undefined &&
+    running.rollbackOf === asked.imageTag &&
+    running.rollbackOf !== asked.rollbackOf;
   if (begun || outcomes[0]?.result === "failed") return current;
   // What was deployed before the one that runs, not what was left on the way; at first, what had
   // been deployed by hand.
-  const position = deployed.findIndex(({ tag }) => tag === current.tag);
-  const older = deployed.slice(position + 1).find(({ tag }) => tag !== current.tag);
+  const position = deployed.findIndex(({ target }) => target.tag === current.tag);
+  const older = deployed.slice(position + 1).find(({ target }) => target.tag !== current.tag);
   const former = deployed[position]?.former;
-  return older ?? (former?.tag === current.tag ? undefined : former);
+  return older?.target ?? (former?.tag === current.tag ? undefined : former);
 }

@@ -1,5 +1,5 @@
 import * as assert from "node:assert/strict";
-import { Ledger, parseTrailers, type Request } from "../../cli/ledger";
+import { Ledger, parseTrailers, type Request } from "../../ledger/ledger";
 import { planOf, formatParts } from "../../release/plan";
 import { ToolScene } from "../support/tool";
 
@@ -8,30 +8,27 @@ const plan = planOf({
   digest: "",
   version: "",
   settings: "",
+  secrets: "",
   policy: "",
   lockfile: "",
   program: "",
 });
-const trailers = {
-  "Baton-Request": "qa",
-  "Baton-Tag": "dev-45",
-  "Baton-Digest": "sha256:aa",
-  "Baton-Version": undefined,
-  "Baton-Plan": plan.hash,
-  "Baton-Parts": formatParts(plan.parts),
-};
+const target = { tag: "dev-45", digest: "sha256:aa", version: undefined };
+const operations = ["update kubernetes:apps/v1:Deployment web spec.replicas"];
 
 describe("the ledger", () => {
   let scene: ToolScene;
   let ledger: Ledger;
-  beforeEach(() => {
-    scene = new ToolScene({ qa: "config:\n  baton:upstream: dev\n" });
+  beforeEach(async () => {
+    scene = await ToolScene.open({ qa: "config:\n  baton:upstream: dev\n" });
     ledger = new Ledger(scene.folder);
   });
-  afterEach(() => scene.remove());
+  afterEach(async () => scene.remove());
 
   const requested = async (): Promise<Request> => {
-    await ledger.commit("Pulumi.qa.yaml", "Request dev-45 for qa", trailers);
+    const hashes = { hash: plan.hash, parts: formatParts(plan.parts) };
+    const details = { hotfix: false, operations, notes: "Faster.\nBaton-Tag: dev-46" };
+    await ledger.ask("qa", "Pulumi.qa.yaml", target, hashes, details);
     return (await ledger.request("qa")) ?? assert.fail("no request");
   };
 
@@ -42,10 +39,15 @@ describe("the ledger", () => {
     assert.deepEqual(await ledger.request("qa"), request);
     assert.equal(await ledger.request("q"), undefined);
     assert.deepEqual(
-      { ...request, commit: "" },
+      { ...request, commit: "", id: "", at: new Date(0) },
       {
         environment: "qa",
         commit: "",
+        id: "",
+        at: new Date(0),
+        hotfix: false,
+        operations,
+        notes: "Faster.\n Baton-Tag: dev-46",
         plan: plan.hash,
         parts: plan.parts,
         tag: "dev-45",
@@ -72,9 +74,10 @@ describe("the ledger", () => {
     assert.equal(ref, `approve/qa/${plan.hash.slice(0, 12)}/bob-example-com`);
     assert.equal(await ledger.say(request, "approve"), ref);
     assert.equal(scene.git("rev-parse", `${ref}^{commit}`), request.commit);
-    assert.deepEqual(await ledger.words(request), [
-      { email: "bob@example.com", kind: "approve", reason: undefined },
-    ]);
+    assert.deepEqual(
+      (await ledger.words(request)).map(({ email, kind }) => [email, kind]),
+      [["bob@example.com", "approve"]],
+    );
   });
 
   it("takes no word from one request to another of the same plan", async () => {
@@ -97,18 +100,33 @@ describe("the ledger", () => {
 
   it("keeps a rejection with its reason, on one line", async () => {
     const request = await requested();
-    await ledger.say(request, "reject", "wrong\nBaton-Tag: week");
-    assert.deepEqual(await ledger.words(request), [
-      { email: "ann@example.com", kind: "reject", reason: "wrong Baton-Tag: week" },
-    ]);
+    await ledger.say(request, "reject", { reason: "wrong\nBaton-Tag: week" });
+    assert.deepEqual(
+      (await ledger.words(request)).map(({ email, kind, reason }) => [email, kind, reason]),
+      [["ann@example.com", "reject", "wrong Baton-Tag: week"]],
+    );
   });
 
   it("lists outcomes, the newest first", async () => {
     const commit = await ledger.head();
     const former = { tag: "dev-44", digest: "sha256:bb", version: undefined };
-    const outcome = { tag: "dev-45", digest: "sha256:aa", version: "v1.0.0", commit, former };
+    const outcome = {
+      environment: "qa",
+      ...target,
+      version: "v1.0.0",
+      commit,
+      former,
+      request: "id",
+      plan: plan.hash,
+      parts: plan.parts,
+      hotfix: true,
+      approvedBy: ["ann@example.com", "bob@example.com"],
+      left: former,
+      returningTo: "dev-44",
+      reason: "no pods",
+    };
     const record = (result: "deployed" | "failed", time: string) =>
-      ledger.record("qa", { ...outcome, result }, {}, new Date(time));
+      ledger.record({ ...outcome, result }, new Date(time));
     await record("deployed", "2026-11-21T09:20:00.000Z");
     const ref = await record("failed", "2026-11-21T10:00:00.000Z");
     assert.equal(ref, "outcome/qa/20261121T100000.000Z");
@@ -117,7 +135,9 @@ describe("the ledger", () => {
       outcomes.map(({ result }) => result),
       ["failed", "deployed"],
     );
-    assert.deepEqual(outcomes[0], { ...outcome, result: "failed", ref });
+    const at = new Date("2026-11-21T10:00:00.000Z");
+    const who = "ann@example.com";
+    assert.deepEqual(outcomes[0], { ...outcome, result: "failed", ref, at, who });
     assert.deepEqual(await ledger.outcomes("q"), []);
   });
 

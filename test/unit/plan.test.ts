@@ -15,6 +15,7 @@ const contents: PlanContents = {
   digest: `sha256:${"a".repeat(64)}`,
   version: undefined,
   settings: { own: { settings: { config: { LOG_LEVEL: "info", DEBUG: false } } } },
+  secrets: {},
   policy: { required: 1, notOwnRequest: true },
   lockfile: { "package-lock.json": "1234" },
   program: { files: { "index.ts": "abcd" } },

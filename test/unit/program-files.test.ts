@@ -2,7 +2,7 @@ import * as assert from "node:assert/strict";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
-import { hashLockfile, hashProgram } from "../../cli/program-files";
+import { hashLockfile, hashProgram } from "../../ledger/program-files";
 import { ROOT } from "../support/program";
 
 /** Every file that one reaches by relative imports. */

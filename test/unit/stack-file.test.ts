@@ -1,10 +1,11 @@
 import * as assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as fc from "fast-check";
 import { parse } from "yaml";
-import { editStackFile, restoreStackFile, writeAtomically } from "../../cli/stack-file";
+import { editStackFile, restoreStackFile, writeAtomically } from "../../ledger/stack-file";
 import { ROOT, STACKS } from "../support/program";
 
 const DIGEST = `sha256:${"0".repeat(64)}`;
@@ -100,10 +101,12 @@ encryptionsalt: v1:abc=
     }
   });
 
-  it("is written whole, and leaves nothing beside it", async () => {
+  it("is written whole, and leaves nothing beside it, nor what a killed run has left", async () => {
     const folder = mkdtempSync(join(tmpdir(), "baton-test-"));
+    const dead = spawnSync("true").pid;
     try {
       const path = join(folder, "Pulumi.dev.yaml");
+      writeFileSync(`${path}.${dead}.tmp`, "ha");
       await writeAtomically(path, "one\n");
       await writeAtomically(path, "two\n");
       assert.equal(readFileSync(path, "utf8"), "two\n");

@@ -3,17 +3,27 @@ import { join, resolve } from "node:path";
 import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
+import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
 import { hashLockfile, hashProgram } from "./program-files";
 import { Refusal } from "./refusal";
 import {
+  parseGivenConfig,
   parseProjectFile,
   parseStackConfig,
   type MovingKey,
+  POLICY_KEYS,
+  splitSecrets,
   type ProjectFile,
   type StackConfig,
 } from "./stack-config";
 import { editStackFile, readStackFile, restoreStackFile } from "./stack-file";
+
+/** Hashes of what runs, by its path. */
+interface Program {
+  readonly files: Readonly<Record<string, string>>;
+  readonly lockfile: Readonly<Record<string, string>>;
+}
 
 /** The Pulumi project in a folder: its stack files, and the program they configure. */
 export class Project {
@@ -48,6 +58,11 @@ export class Project {
     return orderPath(Object.fromEntries(upstreams));
   }
 
+  /** A file of the project; empty where there is none. */
+  async text(file: string): Promise<string> {
+    return readStackFile(join(this.folder, file));
+  }
+
   stackFile(environment: string): string {
     return `Pulumi.${environment}.yaml`;
   }
@@ -80,7 +95,7 @@ export class Project {
   edit(
     environment: string,
     stackFile: string,
-    moving: Readonly<Record<MovingKey, string | undefined>>,
+    moving: Readonly<Partial<Record<MovingKey, string | undefined>>>,
   ): string {
     const changes = MOVING_KEYS.map((key) => [`${this.file.name}:${key}`, moving[key]] as const);
     return editStackFile(stackFile, Object.fromEntries(changes), environment);
@@ -100,30 +115,59 @@ export class Project {
     },
   ): string {
     const { target, leaving, former } = back;
-    const present = [`${this.file.name}:approval`];
+    const present = POLICY_KEYS.map((key) => `${this.file.name}:${key}`);
     const text =
       former === undefined ? stackFile : restoreStackFile(former, stackFile, present, environment);
     return this.edit(environment, text, {
       imageTag: target.tag,
       imageDigest: target.digest,
       version: this.parse(environment, text).versioned ? target.version : undefined,
-      // To the program, the same tag under other settings is no way back.
-      rollbackOf: leaving === target.tag ? undefined : leaving,
+      rollbackOf: leaving,
+      hotfixFrom: hotfixFromOf(target.tag, this.parse(environment, text).upstream),
     });
+  }
+
+  /** What Pulumi gives the program of a stack, as `parse` has it. */
+  parseGiven(
+    environment: string,
+    given: Readonly<Record<string, string | undefined>>,
+  ): StackConfig {
+    return parseGivenConfig(this.file, given, environment);
   }
 
   /** What would be deployed with this text as the stack file. */
   async plan(environment: string, stackFile: string): Promise<Plan> {
-    const config = this.parse(environment, stackFile);
-    const program = resolve(this.folder, this.file.main);
-    const [files, lockfile] = await Promise.all([hashProgram(program), hashLockfile(program)]);
+    return this.planOf(this.parse(environment, stackFile));
+  }
+
+  /** The program as its files are now. */
+  async program(): Promise<Program> {
+    const folder = resolve(this.folder, this.file.main);
+    const [files, lockfile] = await Promise.all([hashProgram(folder), hashLockfile(folder)]);
+    return { files, lockfile };
+  }
+
+  /**
+   * The same for a configuration, however it was read.
+   * @param known the program, and whose signatures count; as the files are now unless given
+   */
+  async planOf(
+    config: StackConfig,
+    known: { readonly program?: Program; readonly allowedSigners?: string } = {},
+  ): Promise<Plan> {
+    const [{ files, lockfile }, signers] = await Promise.all([
+      known.program ?? this.program(),
+      known.allowedSigners ?? this.text(config.approval.allowedSigners),
+    ]);
+    const { settings, secrets } = splitSecrets(config.settings);
     return planOf({
       // Going back runs fewer suites: it is part of what is approved.
-      tag: [config.imageTag, config.rollbackOf],
+      tag: [config.imageTag, config.rollbackOf, config.hotfixFrom],
       digest: config.imageDigest,
       version: config.version,
-      settings: config.settings,
-      policy: config.approval,
+      settings,
+      secrets: [secrets, config.beside],
+      policy: [...POLICY_KEYS.map((key) => config[key]), config.approval.signed ? signers : ""],
       lockfile,
       program: { files, project: this.file.others },
     });

@@ -3,8 +3,9 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
 /** The folders the program loads from, beside the files at the root of its own. */
-export const PROGRAM_FOLDERS = ["components", "provider", "registry", "release", "sdks"];
-const ROOT_FILE = /\.ts$|^tsconfig\.json$/;
+export const PROGRAM_FOLDERS = ["components", "ledger", "provider", "registry", "release", "sdks"];
+/** What an import without an ending may find, and what says where the program begins. */
+const ROOT_FILE = /^(?!\.|package-lock\.json$).*\.(ts|js|json|node)$/;
 
 /**
  * Git's hash of every file that the program loads, as they are in the working tree: what would
@@ -13,7 +14,7 @@ const ROOT_FILE = /\.ts$|^tsconfig\.json$/;
 export async function hashProgram(folder: string): Promise<Record<string, string>> {
   const root = await readdir(folder, { withFileTypes: true });
   const paths = root
-    .filter((entry) => entry.isFile() && ROOT_FILE.test(entry.name))
+    .filter((entry) => !entry.isDirectory() && ROOT_FILE.test(entry.name))
     .map(({ name }) => name);
   for (const name of PROGRAM_FOLDERS) {
     if (root.some((entry) => entry.name === name)) paths.push(...(await filesIn(folder, name)));

@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
   isMap,
@@ -11,7 +11,7 @@ import {
   type Pair,
   type YAMLMap,
 } from "yaml";
-import { isTree, type Tree } from "../release/merge";
+import { isCiphertext, isTree, type Tree } from "../release/merge";
 import { Refusal } from "./refusal";
 
 /** New values of a stack file's keys; `undefined` removes one. */
@@ -49,12 +49,10 @@ export function restoreStackFile(
   const then = document.toJS() as Tree;
   const [configNow, configThen] = [configOf(now), configOf(then)];
   const changes: [readonly string[], unknown][] = [];
-  for (const key of new Set([...Object.keys(then), ...Object.keys(now)])) {
-    if (key !== "config") changes.push([[key], now[key]]);
-  }
+  for (const key of ENCRYPTION_KEYS) changes.push([[key], now[key]]);
   for (const key of present) changes.push([["config", key], configNow[key]]);
   for (const [key, value] of Object.entries(configThen)) {
-    if (isSecret(value) && isSecret(configNow[key]))
+    if (isCiphertext(value) && isCiphertext(configNow[key]))
       changes.push([["config", key], configNow[key]]);
   }
   const needed = changes.filter(([path, value]) => !isDeepStrictEqual(valueAt(then, path), value));
@@ -65,12 +63,11 @@ export function restoreStackFile(
   return needed.length === 0 ? former : document.toString({ lineWidth: 0 });
 }
 
+/** What a stack file's secrets are encrypted with. */
+const ENCRYPTION_KEYS = ["secretsprovider", "encryptedkey", "encryptionsalt"];
+
 function configOf(file: Tree): Tree {
   return isTree(file["config"]) ? file["config"] : {};
-}
-
-function isSecret(value: unknown): boolean {
-  return isTree(value) && "secure" in value;
 }
 
 function valueAt(tree: unknown, path: readonly string[]): unknown {
@@ -168,11 +165,15 @@ function inline(value: string): string {
   return stringify(value, { lineWidth: 0 }).trimEnd();
 }
 
-/** Replaces a file whole: whoever reads it, or kills this, finds the former or the new one. */
+/**
+ * Replaces a file whole: whoever reads it, or kills this, finds the former or the new one. The draft
+ * that a killed run has left is removed by the next one.
+ */
 export async function writeAtomically(path: string, text: string): Promise<void> {
-  const draft = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  await removeDrafts(path);
+  const draft = `${path}.${process.pid}.tmp`;
   try {
-    const file = await open(draft, "wx");
+    const file = await open(draft, "w");
     try {
       await file.writeFile(text);
       await file.sync();
@@ -182,6 +183,24 @@ export async function writeAtomically(path: string, text: string): Promise<void>
     await rename(draft, path);
   } finally {
     await rm(draft, { force: true });
+  }
+}
+
+/** Removes the drafts of processes that are no more. */
+async function removeDrafts(path: string): Promise<void> {
+  const start = `${basename(path)}.`;
+  for (const name of await readdir(dirname(path))) {
+    const pid = name.startsWith(start) && /^(\d+)\.tmp$/.exec(name.slice(start.length))?.[1];
+    if (pid && !isAlive(Number(pid))) await rm(join(dirname(path), name), { force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    // It is there, and somebody else's.
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

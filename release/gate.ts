@@ -1,0 +1,257 @@
+import {
+  approvalProblems,
+  countedApprovals,
+  includes,
+  type ApprovalPolicy,
+  type Word,
+} from "./approval";
+import type { Digest } from "./eligibility";
+import { activeFreezes, freeAt, freezeProblems, type FreezeWindow } from "./freeze";
+import type { Hold, Holds } from "./holds";
+import type { Problem } from "./problem";
+import { after, CLOCKS_DIFFER, formatDuration, formatTime } from "./time";
+
+/** One thing that must hold before a release may move. */
+export interface Term {
+  readonly name:
+    | "earned"
+    | "pin"
+    | "plan"
+    | "approvals"
+    | "freeze"
+    | "soak"
+    | "sign-offs"
+    | "hold"
+    | "line"
+    | "expiry"
+    | "order";
+  /** `waits` for time to pass, or for people's words; `fails` until somebody changes something. */
+  readonly state: "passes" | "fails" | "waits";
+  /** One short sentence without its full stop. */
+  readonly says: string;
+  /** Whatever does not pass has one. */
+  readonly problem?: Problem | undefined;
+  /** When a term that waits for time will pass, as far as is known now. */
+  readonly passesAt?: Date | undefined;
+}
+
+/** What stands in the way, in the terms' order. */
+export function problemsOf(terms: readonly Term[]): Problem[] {
+  return terms.flatMap(({ problem }) => problem ?? []);
+}
+
+/** Whether enough people have approved, and nobody has rejected. */
+export function approvalsTerm(
+  environment: string,
+  policy: ApprovalPolicy,
+  requesters: readonly string[],
+  words: readonly Word[],
+  now: Date,
+): Term {
+  const name = "approvals";
+  const counted = countedApprovals(policy, requesters, words, now);
+  const [problem] = approvalProblems(environment, policy, requesters, words, now);
+  if (problem === undefined) {
+    const says = counted.length === 0 ? "nobody's word is needed" : `given by ${and(counted)}`;
+    return { name, state: "passes", says };
+  }
+  if (words.some(({ kind }) => kind === "reject")) {
+    return { name, state: "fails", says: problem.value, problem };
+  }
+  const says = `${counted.length} of ${policy.required} given`;
+  return { name, state: "waits", says, problem };
+}
+
+/** Whether no freeze is on. One that never ends, or cannot be understood, fails. */
+export function freezeTerm(environment: string, windows: readonly FreezeWindow[], now: Date): Term {
+  const name = "freeze";
+  const [invalid] = freezeProblems(environment, windows);
+  if (invalid !== undefined) {
+    return { name, state: "fails", says: "the windows cannot be understood", problem: invalid };
+  }
+  const active = activeFreezes(windows, now);
+  const [first] = active;
+  if (first === undefined) return { name, state: "passes", says: "none is on" };
+  const names = and(active.map(({ window }) => window.name));
+  const problem = { where: environment, property: "baton:freeze", expected: "no freeze" };
+  const passesAt = freeAt(windows, now);
+  if (passesAt === undefined) {
+    const value = `on without an end within a year (${names})`;
+    const fix = "Correct the windows; the way back is always open";
+    return { name, state: "fails", says: value, problem: { ...problem, value, fix } };
+  }
+  const value = `on until ${formatTime(passesAt, first.window.timeZone)} (${names})`;
+  const fix = "Run the same command again then; the way back is always open";
+  return { name, state: "waits", says: value, problem: { ...problem, value, fix }, passesAt };
+}
+
+/**
+ * Whether the upstream has run the image for long enough.
+ * @param soak in seconds; none asks for nothing
+ * @param since when the upstream's deployment of this image was recorded as verified
+ */
+export function soakTerm(
+  environment: string,
+  upstream: string,
+  soak: number | undefined,
+  since: Date | undefined,
+  now: Date,
+): Term {
+  const name = "soak";
+  if (soak === undefined) return { name, state: "passes", says: "none is asked for" };
+  const problem = {
+    where: environment,
+    property: `the soak in ${upstream}`,
+    expected: `${formatDuration(soak)} after a verified deployment there`,
+  };
+  if (since === undefined) {
+    const value = "not begun";
+    const fix = `Deploy it with \`baton deploy ${upstream}\`, which records when it was verified`;
+    return {
+      name,
+      state: "fails",
+      says: `${upstream} has no verified deployment of it on record`,
+      problem: { ...problem, value, fix },
+    };
+  }
+  const passesAt = after(since, soak);
+  const begun = `${upstream} has run it since ${formatTime(since)}`;
+  if (passesAt <= now) return { name, state: "passes", says: begun };
+  const value = `not over until ${formatTime(passesAt)}`;
+  const fix = "Run the same command again then; the way back is always open";
+  return { name, state: "waits", says: value, problem: { ...problem, value, fix }, passesAt };
+}
+
+/** Somebody's word that an environment's release may move on. */
+export interface SignOff {
+  /** Of the sign-off, such as `uat`. */
+  readonly name: string;
+  readonly email: string;
+}
+
+/**
+ * Whether everybody whose word the upstream's releases need has given it.
+ * @param signOffs of the upstream: whose word counts, by the sign-off's name; no people: anyone's
+ * @param given for the release that moves
+ * @param tag the upstream's earned tag
+ */
+export function signOffTerm(
+  environment: string,
+  upstream: string,
+  signOffs: Readonly<Record<string, readonly string[]>>,
+  given: readonly SignOff[],
+  tag: string,
+): Term {
+  const name = "sign-offs";
+  const isGiven = ([wanted, people]: readonly [string, readonly string[]]) =>
+    given.some(
+      ({ name: said, email }) =>
+        said === wanted && (people.length === 0 || includes(people, email)),
+    );
+  const wanted = Object.entries(signOffs);
+  const missing = wanted.filter((entry) => !isGiven(entry));
+  if (missing.length === 0) {
+    const names = wanted.map(([key]) => key);
+    const says = names.length === 0 ? "none is asked for" : `${and(names)} given`;
+    return { name, state: "passes", says };
+  }
+  const names = missing.map(([key]) => key);
+  const people = missing.map(([key, emails]) =>
+    emails.length === 0 ? `${key} by anyone` : `${key} by ${emails.join(" or ")}`,
+  );
+  const says = `${and(names)} missing`;
+  return {
+    name,
+    state: "waits",
+    says,
+    problem: {
+      where: environment,
+      property: `the sign-off of ${tag} in ${upstream}`,
+      value: says,
+      expected: and(people),
+      fix: `Whoever it is must run ${and(names.map((key) => `\`baton sign-off ${upstream} ${key}\``))}`,
+    },
+  };
+}
+
+/** Whether nobody holds the image. */
+export function holdTerm(environment: string, tag: string, digest: Digest, holds: Holds): Term {
+  const name = "hold";
+  const active = holds.byDigest.get(digest) ?? [];
+  if (active.length === 0) return { name, state: "passes", says: "nobody holds it" };
+  const says = `held by ${and(active.map(formatHold))}`;
+  return {
+    name,
+    state: "fails",
+    says,
+    problem: {
+      where: environment,
+      property: tag,
+      value: says,
+      expected: "an image that nobody holds",
+      fix: `Settle it and run \`baton unhold ${tag}\`, or choose another release`,
+    },
+  };
+}
+
+/**
+ * Whether nobody has stopped the whole path.
+ * @param stops those that nobody has taken back
+ */
+export function lineTerm(stops: readonly Hold[]): Term {
+  const name = "line";
+  if (stops.length === 0) return { name, state: "passes", says: "nobody has stopped it" };
+  const says = `stopped by ${and(stops.map(formatHold))}`;
+  return {
+    name,
+    state: "fails",
+    says,
+    problem: {
+      where: "the path",
+      property: "the line",
+      value: says,
+      expected: "no stop",
+      fix: "Settle it and run `baton resume`; the way back is always open",
+    },
+  };
+}
+
+/**
+ * Whether a request may still be deployed.
+ * @param expiresAfter in seconds; none: for good
+ */
+export function expiryTerm(
+  environment: string,
+  requestedAt: Date,
+  expiresAfter: number | undefined,
+  now: Date,
+): Term {
+  const name = "expiry";
+  if (expiresAfter === undefined) return { name, state: "passes", says: "it does not expire" };
+  const at = after(requestedAt, expiresAfter);
+  const early = requestedAt > after(now, CLOCKS_DIFFER);
+  if (at > now && !early) return { name, state: "passes", says: `it expires at ${formatTime(at)}` };
+  const says = early ? `dated ${formatTime(requestedAt)}` : `expired at ${formatTime(at)}`;
+  return {
+    name,
+    state: "fails",
+    says,
+    problem: {
+      where: environment,
+      property: "the request",
+      value: says,
+      expected: `a request of the last ${formatDuration(expiresAfter)}`,
+      fix: `Ask anew with \`baton request ${environment}\``,
+    },
+  };
+}
+
+function formatHold({ who, reason, at }: Hold): string {
+  return `${who} since ${formatTime(at)} (${reason})`;
+}
+
+/** `one`, `one and two`, `one, two and three`. */
+function and(words: readonly string[]): string {
+  const last = words.at(-1) ?? "";
+  return words.length < 2 ? last : `${words.slice(0, -1).join(", ")} and ${last}`;
+}
