@@ -8,6 +8,10 @@ export = async () => {
 
   const config = readConfig();
   // The registry and the cluster answer while the SDKs are loaded.
-  const [release, { createInfra }] = await Promise.all([preflight(config), import("./infra")]);
-  return createInfra(config, release);
+  const [{ release, breakGlass }, { createInfra }] = await Promise.all([
+    preflight(config),
+    import("./infra"),
+  ]);
+  const outputs = await createInfra(config, release);
+  return breakGlass === undefined ? outputs : { ...outputs, breakGlass };
 };

@@ -9,6 +9,7 @@ import { Settings } from "./components/settings";
 import { Verification } from "./components/verification";
 import { Workload } from "./components/workload";
 import type { StackConfig } from "./config";
+import type { Suite } from "./release/change-card";
 import type { Release } from "./release/eligibility";
 
 /** A stack's outputs. */
@@ -17,6 +18,8 @@ export interface Outputs {
   readonly release?: pulumi.Output<Release>;
   /** The tag the release has earned here: what the next environment's imageTag becomes. */
   readonly earnedTag?: pulumi.Output<string>;
+  /** How the release's suites ended. */
+  readonly suites?: pulumi.Output<Suite[]>;
   readonly namespace: pulumi.Output<string>;
   /** Where the first workload that can be called is reached. */
   readonly url?: string;
@@ -131,10 +134,11 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
 
   // Going back runs the quick suite only: the release has passed all of them before.
   const run = release.rollbackOf === undefined ? config.verification.run : ["smoke"];
-  const { earnedTag } = new Verification(
+  const { earnedTag, suites } = new Verification(
     "verification",
     {
       namespace,
+      context: config.cluster.context,
       serviceAccount: place.serviceAccount,
       suites: run.flatMap((name) => {
         const suite = config.verification.suites[name];
@@ -163,6 +167,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
     // Known only after the tag: a failed `up` leaves the former release's outputs in place.
     release: earnedTag.apply(() => release),
     earnedTag,
+    suites,
     namespace: place.namespace,
     ...(url === undefined ? {} : { url }),
   };

@@ -1,17 +1,18 @@
 import * as pulumi from "@pulumi/pulumi";
+import { checkApprovals } from "./approvals";
 import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
 import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
-import { formatProblem } from "./release/problem";
+import { formatProblem, formatProblems } from "./release/problem";
 
 /**
- * Finds out which release the stack may deploy, before any resource; none where there is only a
- * foundation to make.
- * @throws Refusal with every reason against it: the release's, the registry's and the cluster's.
+ * Finds out which release the stack may deploy, before any resource.
+ * @throws Refusal with every reason against it: the release's, the registry's and the cluster's, then
+ * what people's approvals leave open.
  */
-export async function preflight(config: StackConfig): Promise<Release | undefined> {
+export async function preflight(config: StackConfig): Promise<Cleared> {
   const [release, cluster] = await Promise.all([
     resolveRelease(config),
     checkCluster(config.environment, config.cluster.context),
@@ -21,7 +22,17 @@ export async function preflight(config: StackConfig): Promise<Release | undefine
     ...cluster.map(formatProblem),
   ];
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
-  return release.ok;
+  if (release.ok === undefined) return { release: undefined };
+  const approvals = await checkApprovals(config, release.ok);
+  if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
+  return { release: release.ok, breakGlass: approvals.breakGlass };
+}
+
+/** What may be deployed; no release where there is only a foundation to make. */
+export interface Cleared {
+  readonly release: Release | undefined;
+  /** Why it may be without the approvals it needs. */
+  readonly breakGlass?: string | undefined;
 }
 
 type Resolved = { readonly ok: Release | undefined } | { readonly problems: readonly string[] };

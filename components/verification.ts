@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, SuiteConfig } from "../config-schema";
+import type { Suite } from "../release/change-card";
 import type { Release } from "../release/eligibility";
 import { qualifyImage } from "../registry/reference";
 import { EarnedTag } from "./earned-tag";
@@ -11,6 +12,8 @@ import { suitePod } from "./internal/pod";
 
 export interface VerificationArgs {
   readonly namespace: string;
+  /** The kubeconfig's context, for the command that shows a suite's log; its current one unless given. */
+  readonly context: string | undefined;
   readonly serviceAccount: pulumi.Input<string>;
   /** Suites by name, in the order they run. */
   readonly suites: readonly (readonly [string, SuiteConfig])[];
@@ -39,6 +42,8 @@ export class Verification extends pulumi.ComponentResource {
 
   /** Known once every suite has passed and the registry holds the tag. */
   readonly earnedTag: pulumi.Output<string>;
+  /** How each suite ended, in the order they ran; known together with the tag. */
+  readonly suites: pulumi.Output<Suite[]>;
 
   constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Verification", name, {}, opts);
@@ -47,6 +52,7 @@ export class Verification extends pulumi.ComponentResource {
     const verifies = contentHash(args.deployed);
 
     let previous = this.child.dependsOn;
+    const ran: pulumi.Output<Suite>[] = [];
     for (const [suiteName, suite] of args.suites) {
       const image =
         suite.image === undefined
@@ -97,6 +103,11 @@ export class Verification extends pulumi.ComponentResource {
         },
       );
       previous = [...this.child.dependsOn, job];
+      ran.push(
+        pulumi
+          .all([job.metadata.name, job.status])
+          .apply(([object, status]) => passed(suiteName, object, status, args)),
+      );
     }
 
     const { tag } = new EarnedTag(
@@ -105,6 +116,24 @@ export class Verification extends pulumi.ComponentResource {
       { ...this.child, dependsOn: previous },
     );
     this.earnedTag = tag;
+    this.suites = pulumi.all([pulumi.all(ran), tag]).apply(([suites]) => suites);
     this.registerOutputs({ earnedTag: tag });
   }
+}
+
+/** What a Job that has succeeded says of its suite. */
+function passed(
+  name: string,
+  job: string,
+  status: k8s.types.output.batch.v1.JobStatus | undefined,
+  { namespace, context }: VerificationArgs,
+): Suite {
+  const { startTime, completionTime } = status ?? {};
+  const seconds =
+    startTime && completionTime
+      ? { seconds: (Date.parse(completionTime) - Date.parse(startTime)) / 1000 }
+      : {};
+  const where = context === undefined ? [] : ["--context", context];
+  const log = ["kubectl logs", ...where, "-n", namespace, `job/${job}`].join(" ");
+  return { name, result: "passed", ...seconds, log };
 }

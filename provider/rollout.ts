@@ -17,6 +17,14 @@ export interface RolloutInputs {
   readonly spec: string;
 }
 
+/** An annotation of the Deployment; one that is put while it is awaited stops the rollout. */
+export const ABORT = "baton/abort";
+
+/** Another one each time: `TIME WHO: REASON`. */
+export function abortOf(at: Date, who: string, reason: string): string {
+  return `${at.toISOString()} ${who}: ${reason}`;
+}
+
 const POLL_MILLISECONDS = 500;
 /** How long the cluster may be out of reach before the wait gives up, in milliseconds. */
 const PATIENCE = 30_000;
@@ -27,15 +35,22 @@ const PATIENCE = 30_000;
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
 export async function create({ context, namespace, deployment }: RolloutInputs): Promise<string> {
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromDefault();
-  if (context !== undefined) kubeconfig.setCurrentContext(context);
+  const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
   let lastAnswer = Date.now();
+  // An abort of a former rollout stays there.
+  let formerAbort: string | undefined;
   for (;;) {
     try {
       const current = await apps.readNamespacedDeployment({ namespace, name: deployment });
       lastAnswer = Date.now();
+      const abort = current.metadata?.annotations?.[ABORT] ?? "";
+      formerAbort ??= abort;
+      if (abort !== formerAbort) {
+        const by = abort.slice(abort.indexOf(" ") + 1);
+        const text = `the rollout of ${namespace}/${deployment} was aborted by ${by}`;
+        throw new RolloutFailed(`${namespace}/${deployment}`, [text]);
+      }
       const status = rolloutStatus(current);
       if (status === "complete") return `${namespace}/${deployment}`;
       if (status === "failed") throw await explain(kubeconfig, current);
@@ -49,9 +64,24 @@ export async function create({ context, namespace, deployment }: RolloutInputs):
   }
 }
 
-/** Nothing to read: the wait is over. */
-export async function read(inputs: RolloutInputs): Promise<RolloutInputs> {
-  return Promise.resolve(inputs);
+/** Gone unless the rollout is complete now: a refresh must not let one pass that has failed. */
+export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undefined> {
+  const { context, namespace, deployment } = inputs;
+  try {
+    const apps = kubeconfigOf(context).makeApiClient(AppsV1Api);
+    const current = await apps.readNamespacedDeployment({ namespace, name: deployment });
+    return rolloutStatus(current) === "complete" ? inputs : undefined;
+  } catch (error) {
+    if (error instanceof ApiException && error.code === 404) return undefined;
+    throw unreadable(namespace, deployment, error);
+  }
+}
+
+function kubeconfigOf(context: string | undefined): KubeConfig {
+  const kubeconfig = new KubeConfig();
+  kubeconfig.loadFromDefault();
+  if (context !== undefined) kubeconfig.setCurrentContext(context);
+  return kubeconfig;
 }
 
 class RolloutFailed extends Error {

@@ -1,6 +1,7 @@
 import type { ECRClient } from "@aws-sdk/client-ecr";
 import type { Digest } from "../release/eligibility";
 import { RegistryError, TagConflictError } from "./errors";
+import { labelsOf } from "./labels";
 import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";
 
@@ -12,6 +13,9 @@ export function parseEcrHost(host: string): { account: string; region: string } 
   const match = ECR_HOST.exec(host);
   return match?.[1] && match[2] ? { account: match[1], region: match[2] } : undefined;
 }
+
+/** Of one download, in milliseconds. */
+const TIMEOUT = 15_000;
 
 /**
  * A repository of Amazon ECR. Credentials come from the AWS SDK's default chain. Tagging is
@@ -48,13 +52,7 @@ export class EcrRegistry implements Registry {
     if (current !== undefined) {
       throw new TagConflictError(this.location.repository, tag, current, digest);
     }
-    const image = await this.image({ imageDigest: digest });
-    if (image?.imageManifest === undefined) {
-      throw new RegistryError(
-        `${this.location.repository}: ${digest} does not exist; expected the image that was ` +
-          "deployed. Check the repository's lifecycle policy.",
-      );
-    }
+    const image = await this.existing(digest);
     const { PutImageCommand } = await import("@aws-sdk/client-ecr");
     try {
       await (
@@ -79,6 +77,45 @@ export class EcrRegistry implements Registry {
       }
       throw this.failed(error as Error);
     }
+  }
+
+  async labels(digest: Digest): Promise<Readonly<Record<string, string>>> {
+    return labelsOf(digest, {
+      manifest: async (one) => Buffer.from((await this.existing(one)).imageManifest),
+      blob: async (one) => this.download(one),
+    });
+  }
+
+  /** An image's configuration is to ECR one of its layers. */
+  private async download(digest: Digest): Promise<Uint8Array> {
+    const { GetDownloadUrlForLayerCommand } = await import("@aws-sdk/client-ecr");
+    try {
+      const { downloadUrl = "" } = await (
+        await this.connect()
+      ).send(
+        new GetDownloadUrlForLayerCommand({
+          registryId: this.account,
+          repositoryName: this.name,
+          layerDigest: digest,
+        }),
+      );
+      const response = await fetch(downloadUrl, { signal: AbortSignal.timeout(TIMEOUT) });
+      if (!response.ok) throw new Error(`the download of ${digest} answered ${response.status}`);
+      return Buffer.from(await response.arrayBuffer());
+    } catch (error) {
+      throw this.failed(error as Error);
+    }
+  }
+
+  /** @throws RegistryError when there is no such image. */
+  private async existing(digest: Digest) {
+    const image = await this.image({ imageDigest: digest });
+    const { imageManifest, imageManifestMediaType } = image ?? {};
+    if (imageManifest !== undefined) return { imageManifest, imageManifestMediaType };
+    throw new RegistryError(
+      `${this.location.repository}: ${digest} does not exist; expected the image that was ` +
+        "deployed. Check the repository's lifecycle policy.",
+    );
   }
 
   /** `acceptedMediaTypes` stays unset: its documented values leave indexes out. */
@@ -115,8 +152,8 @@ export class EcrRegistry implements Registry {
   private failed(error: Error): RegistryError {
     return new RegistryError(
       `${this.location.repository}: ECR in ${this.region} cannot be asked: ${error.name}: ` +
-        `${error.message}. Check the AWS credentials and their rights to ecr:BatchGetImage and ` +
-        "ecr:PutImage, and run the same command again.",
+        `${error.message}. Check the AWS credentials and their rights to ecr:BatchGetImage, ` +
+        "ecr:GetDownloadUrlForLayer and ecr:PutImage, and run the same command again.",
     );
   }
 }

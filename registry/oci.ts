@@ -3,6 +3,7 @@ import pRetry from "p-retry";
 import type { Digest } from "../release/eligibility";
 import { findCredentials, type Credentials } from "./credentials";
 import { RegistryError, TagConflictError } from "./errors";
+import { labelsOf } from "./labels";
 import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";
 
@@ -38,7 +39,9 @@ export class OciRegistry implements Registry {
   }
 
   async resolve(tag: string): Promise<Digest | undefined> {
-    const response = await this.request("HEAD", tag, { headers: { accept: MANIFEST_TYPES } });
+    const response = await this.request("HEAD", `manifests/${tag}`, {
+      headers: { accept: MANIFEST_TYPES },
+    });
     if (response.status === 404) return undefined;
     await this.expect(response, 200, `tag ${tag}`);
     const digest = response.headers.get("docker-content-digest");
@@ -59,15 +62,28 @@ export class OciRegistry implements Registry {
           "expected the bytes it is named by. Do not use this registry until that is explained.",
       );
     }
-    const response = await this.request("PUT", tag, {
+    const response = await this.request("PUT", `manifests/${tag}`, {
       headers: { "content-type": manifest.mediaType },
       body: manifest.bytes,
     });
     await this.expect(response, 201, `tag ${tag}`);
   }
 
+  async labels(digest: Digest): Promise<Readonly<Record<string, string>>> {
+    return labelsOf(digest, {
+      manifest: async (one) => (await this.manifest(one)).bytes,
+      blob: async (one) => {
+        const response = await this.request("GET", `blobs/${one}`, { headers: {} });
+        await this.expect(response, 200, one);
+        return Buffer.from(await response.arrayBuffer());
+      },
+    });
+  }
+
   private async manifest(reference: string) {
-    const response = await this.request("GET", reference, { headers: { accept: MANIFEST_TYPES } });
+    const response = await this.request("GET", `manifests/${reference}`, {
+      headers: { accept: MANIFEST_TYPES },
+    });
     await this.expect(response, 200, reference);
     const bytes = Buffer.from(await response.arrayBuffer());
     const mediaType = response.headers.get("content-type") ?? "application/json";
@@ -75,13 +91,13 @@ export class OciRegistry implements Registry {
     return { bytes, mediaType, digest };
   }
 
-  /** One request for a manifest, logging in when asked to and trying again what may pass. */
+  /** One request to the repository, logging in when asked to and trying again what may pass. */
   private async request(
     method: string,
-    reference: string,
+    path: string,
     init: { headers: Record<string, string>; body?: Uint8Array<ArrayBuffer> },
   ): Promise<Response> {
-    const url = `${this.base}/v2/${this.name}/manifests/${reference}`;
+    const url = `${this.base}/v2/${this.name}/${path}`;
     const send = () => this.send(url, { method, ...init });
     const response = await send();
     if (response.status !== 401) return response;

@@ -32,6 +32,12 @@ export interface Registry {
    * @throws RegistryError when the registry cannot be asked or refuses.
    */
   tag(digest: Digest, tag: string): Promise<void>;
+  /**
+   * The labels of an image, such as `org.opencontainers.image.revision`; of an index, those of its
+   * first platform. An image without labels has none.
+   * @throws RegistryError when the registry cannot be asked, or has no such image.
+   */
+  labels(digest: Digest): Promise<Readonly<Record<string, string>>>;
 }
 
 export function openRegistry(location: RegistryLocation): Registry {

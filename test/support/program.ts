@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import * as assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -91,6 +91,9 @@ export class ProgramHarness {
     await new Promise<void>((resolve) => cluster.listen(0, "127.0.0.1", resolve));
     const folder = await mkdtemp(join(tmpdir(), "baton-test-"));
     const harness = new ProgramHarness(await RegistryServer.start(), cluster, folder);
+    // Where the program looks for the ledger: there is none.
+    await copyFile(join(ROOT, "Pulumi.yaml"), join(folder, "Pulumi.yaml"));
+    process.env["PWD"] = folder;
     await harness.writeKubeconfig(`http://127.0.0.1:${(cluster.address() as AddressInfo).port}`);
     return harness;
   }
@@ -101,6 +104,7 @@ export class ProgramHarness {
     await new Promise((resolve) => this.cluster.close(resolve));
     await rm(this.folder, { recursive: true });
     delete process.env["KUBECONFIG"];
+    process.env["PWD"] = process.cwd();
   }
 
   /** Every context that the committed stack files name leads to this server. */
@@ -145,7 +149,9 @@ export class ProgramHarness {
     const committed = committedConfig(stack);
     const registry = { kind: "oci", plainHttp: true, repository: `${this.registry.host}/podinfo` };
     const keys: Record<string, string> = { ...otherConfig };
-    const own = override(override(committed.own, { registry }), config);
+    // Without a ledger, nobody can have approved.
+    const approval = { required: 0 };
+    const own = override(override(committed.own, { registry, approval }), config);
     for (const [key, value] of Object.entries({
       defaults: override(committed.defaults, defaults),
       ...own,
@@ -264,12 +270,22 @@ function recordRegistrations(registered: Registered[]): void {
   };
 }
 
+const JOB_STATUS = {
+  startTime: "2026-01-02T03:04:05Z",
+  completionTime: "2026-01-02T03:05:17Z",
+  succeeded: 1,
+};
+
 /** What a provider adds to a resource's inputs. */
 function computed(
   { type, name, inputs }: pulumi.runtime.MockResourceArgs,
   options: Pick<RunOptions, "lastOutputs">,
 ) {
   const { metadata } = inputs as { metadata?: { name?: string } };
+  const named =
+    metadata !== undefined && metadata.name === undefined
+      ? { metadata: { ...metadata, name: `${name}-${nameSuffix(inputs)}` } }
+      : {};
   switch (type) {
     case "random:index/randomPassword:RandomPassword":
       return { result: secretValue(`generated-${name}`) };
@@ -277,10 +293,10 @@ function computed(
       return { repositoryUrl: "repository-url" };
     case "pulumi:pulumi:StackReference":
       return { outputs: options.lastOutputs ?? {}, secretOutputNames: [] };
+    case "kubernetes:batch/v1:Job":
+      return { ...named, status: JOB_STATUS };
     default:
-      return metadata !== undefined && metadata.name === undefined
-        ? { metadata: { ...metadata, name: `${name}-${nameSuffix(inputs)}` } }
-        : {};
+      return named;
   }
 }
 

@@ -21,6 +21,7 @@ export class RegistryServer {
   /** Leaves the digest out of its headers, as some registries do. */
   hidesDigest = false;
   private readonly manifests = new Map<string, Manifest>();
+  private readonly blobs = new Map<string, Buffer>();
   private readonly server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -45,11 +46,19 @@ export class RegistryServer {
   /** Stores a manifest under tags; gives its digest. */
   push(content: string, ...tags: string[]): string {
     const bytes = Buffer.from(content);
-    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    const digest = digestOf(bytes);
     const mediaType = "application/vnd.oci.image.index.v1+json";
     this.manifests.set(digest, { bytes, mediaType });
     for (const tag of tags) this.tags.set(tag, digest);
     return digest;
+  }
+
+  /** Stores an image with a configuration like this; gives its digest. */
+  pushImage(config: unknown, ...tags: string[]): string {
+    const blob = Buffer.from(JSON.stringify(config));
+    const digest = digestOf(blob);
+    this.blobs.set(digest, blob);
+    return this.push(JSON.stringify({ config: { digest } }), ...tags);
   }
 
   /** Stores a manifest under a digest that is not its own. */
@@ -82,6 +91,11 @@ export class RegistryServer {
       response.writeHead(401, { "www-authenticate": challenge }).end();
       return;
     }
+    const blob = this.blobs.get(url.split("/blobs/")[1] ?? "");
+    if (blob !== undefined) {
+      response.writeHead(200).end(blob);
+      return;
+    }
     const reference = decodeURIComponent(url.split("/manifests/")[1] ?? "");
     if (method === "PUT") {
       const digest = this.push(body.toString(), reference);
@@ -108,6 +122,10 @@ export class RegistryServer {
     const authorization = wanted[this.authentication];
     return authorization === undefined || headers.authorization === authorization;
   }
+}
+
+function digestOf(bytes: Buffer): string {
+  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }
 
 function basic(username: string, password: string): string {

@@ -103,6 +103,55 @@ describe("an OCI registry", () => {
     server = await RegistryServer.start();
   });
 
+  describe("with labels", () => {
+    const Labels = { "org.opencontainers.image.revision": "0123abc" };
+
+    it("gives those of an image", async () => {
+      const digest = server.pushImage({ config: { Labels } });
+      assert.deepEqual(await open().labels(digest), Labels);
+    });
+
+    it("gives those of an index's first platform, and of no attestation", async () => {
+      const attestation = server.pushImage({ config: { Labels: { revision: "wrong" } } });
+      const manifests = [
+        {
+          digest: attestation,
+          annotations: { "vnd.docker.reference.type": "attestation-manifest" },
+        },
+        { digest: server.pushImage({ architecture: "amd64", config: { Labels } }) },
+        { digest: server.pushImage({ architecture: "arm64", config: {} }) },
+      ];
+      assert.deepEqual(await open().labels(server.push(JSON.stringify({ manifests }))), Labels);
+    });
+
+    it("gives none where there are none, and where it is no image", async () => {
+      const without = [{ config: {} }, { config: { Labels: null } }, {}, "text"];
+      for (const config of without) {
+        assert.deepEqual(await open().labels(server.pushImage(config)), {});
+      }
+      for (const manifest of ["no JSON", "{}", '{"manifests":[]}']) {
+        assert.deepEqual(await open().labels(server.push(manifest)), {});
+      }
+    });
+
+    it("says so where there is no such image, or it is another one", async () => {
+      const missing = `sha256:${"0".repeat(64)}`;
+      await assert.rejects(open().labels(missing), /answered 404 for sha256:0000/);
+      const manifest = server.manifest(server.pushImage({ config: { Labels } }));
+      assert.ok(manifest);
+      server.forge(missing, manifest);
+      await assert.rejects(open().labels(missing), RegistryError);
+    });
+
+    it("logs in for them", async () => {
+      const digest = server.pushImage({ config: { Labels } });
+      server.authentication = "bearer";
+      process.env["BATON_REGISTRY_USERNAME"] = "robot";
+      process.env["BATON_REGISTRY_PASSWORD"] = "hunter2";
+      assert.deepEqual(await open().labels(digest), Labels);
+    });
+  });
+
   describe("that asks for credentials", () => {
     for (const authentication of ["basic", "bearer"] as const) {
       it(`gets them from the environment (${authentication})`, async () => {
