@@ -1,33 +1,99 @@
+import { approvalsOf, lastDeployed } from "../ledger/gate";
+import type { Request } from "../ledger/ledger";
+import { includes } from "../release/approval";
+import { problemsOf } from "../release/gate";
+import { groupOperations, parseOperations } from "../release/operations";
 import { shortHash } from "../release/plan";
-import { formatProblem } from "../release/problem";
-import { checkName, latestRequest, type Context } from "./context";
-import { approvalsOf } from "./gate";
+import { formatProblem, type Problem } from "../release/problem";
+import { formatTime } from "../release/time";
+import {
+  checkName,
+  fetchOrNote,
+  latestRequest,
+  publish,
+  type Context,
+  type Report,
+} from "./context";
 
 /** `baton approve ENV`: a person's word for the latest request. */
-export async function approve(context: Context, environment: string) {
-  checkName(environment);
-  const { project, ledger, print } = context;
-  await project.read(environment);
-  const request = await latestRequest(ledger, environment);
-  const ref = await ledger.say(request, "approve");
+export async function approve(context: Context, environment: string): Promise<Report> {
+  const { ledger, print } = context;
+  const request = await openRequest(context, environment);
+  const { policy } = await approvalsFor(context, request);
+  const since = policy.expiresAfter && context.now().getTime() - policy.expiresAfter * 1000;
+  const ref = await ledger.say(request, "approve", {
+    signed: policy.signed,
+    ...(since === undefined ? {} : { since: new Date(since) }),
+  });
   print(`${environment}: ${request.tag} approved under plan ${shortHash(request.plan)} (${ref}).`);
+  print(`It was asked for by ${request.requesters[0] ?? ""} at ${formatTime(request.at)}:`);
+  for (const { op, type, names } of groupOperations(parseOperations(request.operations))) {
+    print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
+  }
 
-  const { policy, missing } = await approvalsOf(project, ledger, request);
-  const person = (await ledger.person()).toLowerCase();
-  const own = request.requesters.some((email) => email.toLowerCase() === person);
-  if (own && policy.notOwnRequest && policy.required > 0) {
+  const person = await ledger.person();
+  if (includes(request.requesters, person) && policy.notOwnRequest && policy.required > 0) {
     print("It is your own request, so your word does not count.");
   }
-  for (const problem of missing) print(formatProblem(problem));
-  if (missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
+  return { ...(await tell(context, request)), ref };
 }
 
 /** `baton reject ENV`: a person's word against the latest request. */
-export async function reject(context: Context, environment: string, reason: string) {
+export async function reject(
+  context: Context,
+  environment: string,
+  { reason }: { reason: string },
+): Promise<Report> {
+  const request = await openRequest(context, environment);
+  const ref = await context.ledger.say(request, "reject", { reason });
+  const plan = shortHash(request.plan);
+  context.print(`${environment}: ${request.tag} rejected under plan ${plan} (${ref}).`);
+  return { ...(await tell(context, request)), outcome: "done", ref };
+}
+
+async function openRequest(context: Context, environment: string): Promise<Request> {
   checkName(environment);
-  const { project, ledger, print } = context;
-  await project.read(environment);
-  const request = await latestRequest(ledger, environment);
-  const ref = await ledger.say(request, "reject", reason);
-  print(`${environment}: ${request.tag} rejected under plan ${shortHash(request.plan)} (${ref}).`);
+  await context.project.read(environment);
+  await fetchOrNote(context);
+  return latestRequest(context, environment);
+}
+
+async function approvalsFor(context: Context, request: Request) {
+  const { project, ledger, now } = context;
+  const { environment } = request;
+  const [outcomes, present] = await Promise.all([
+    ledger.outcomes(environment),
+    project.config(environment),
+  ]);
+  const last = await lastDeployed(project, ledger, environment, outcomes);
+  return approvalsOf(project, ledger, request, present, last, now());
+}
+
+/** Says what is still missing, here and to others. */
+async function tell(context: Context, request: Request): Promise<Report> {
+  const { environment, tag, digest, version, id, plan } = request;
+  const approvals = await approvalsFor(context, request);
+  const missing: Problem[] = problemsOf(approvals.terms);
+  for (const problem of missing) context.print(formatProblem(problem));
+  if (missing.length === 0) context.print(`Go on with \`baton deploy ${environment}\`.`);
+  await publish(context);
+  await context.announce(environment, {
+    kind: "requested",
+    environment,
+    tag,
+    digest,
+    version,
+    requestId: id,
+    plan,
+    requester: request.requesters[0] ?? "",
+    approvals: approvals.approvedBy,
+    missing: missing.map(formatProblem),
+  });
+  return {
+    outcome: "done",
+    environment,
+    request: { id, tag, digest, version, plan },
+    approvedBy: approvals.approvedBy,
+    missing: missing.map(formatProblem),
+  };
 }

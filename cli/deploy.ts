@@ -1,114 +1,409 @@
 import { createInterface } from "node:readline/promises";
+import type { LedgerOutcome, Request } from "../ledger/ledger";
+import { Refusal } from "../ledger/refusal";
+import { problemsOf, type Term } from "../release/gate";
+import { exceeds, notRoutine, parseOperations, type Operation } from "../release/operations";
 import { shortHash } from "../release/plan";
-import type { Result, Target } from "../release/way-back";
-import { checkName, latestRequest, type Context } from "./context";
-import { approvalsOf, planProblems } from "./gate";
+import { formatProblem, type Problem } from "../release/problem";
+import type { Target } from "../release/way-back";
+import { alone, Locked } from "./alone";
+import { begin, begunBy, end, type BegunDeployment } from "./begun";
+import {
+  checkHere,
+  checkName,
+  fetchOrRefuse,
+  latestRequest,
+  publish,
+  type Context,
+  type Report,
+} from "./context";
+import { gateOf, outcomesOf, readFacts, type Gate } from "./gate";
 import { goBack } from "./go-back";
-import type { Request } from "./ledger";
 import type { UpResult } from "./pulumi";
-import { Refusal } from "./refusal";
+import { recordUnapproved } from "./unapproved";
+
+export interface DeployOptions {
+  /** Without asking. */
+  readonly yes?: boolean;
+}
+
+/** A request that is being deployed. */
+interface Deployment {
+  readonly request: Request;
+  readonly stackFile: string;
+  /** What ran before. */
+  readonly former: Target | undefined;
+  readonly approvedBy: readonly string[];
+  /** Why nobody was asked. */
+  readonly unattended: boolean;
+}
 
 /**
  * `baton deploy ENV`: deploys the latest request, exactly as it was approved, and goes back at once
- * when that fails.
- * @returns whether the request runs.
+ * when that fails. Whatever was begun by a run that was killed is finished.
  */
 export async function deploy(
   context: Context,
   environment: string,
-  { yes = false }: { yes?: boolean },
-): Promise<boolean> {
+  { yes = false }: DeployOptions,
+): Promise<Report> {
   checkName(environment);
-  const { project, pulumi, ledger, print, showUp } = context;
+  await context.ledger.check();
+  // Also of an attempt before that found somebody else at work.
+  let begun = await begunBy(context, environment, "deploy");
+  return alone(context, environment, () =>
+    attempt(context, environment, yes, begun, async (now) => {
+      begun = now;
+      await begin(context, environment, now);
+    }),
+  );
+}
+
+async function attempt(
+  context: Context,
+  environment: string,
+  yes: boolean,
+  begun: BegunDeployment | undefined,
+  beginNow: (begun: BegunDeployment) => Promise<void>,
+): Promise<Report | Locked> {
+  const { project, pulumi, ledger, print } = context;
   // What is checked is what is deployed, whatever happens to the file meanwhile.
   const stackFile = await project.read(environment);
-  const request = await latestRequest(ledger, environment);
-  const plan = await project.plan(environment, stackFile);
-  const problems = [
-    ...planProblems(request, plan),
-    ...(await approvalsOf(project, ledger, request)).missing,
-  ];
-  if (problems.length > 0) throw new Refusal(problems);
+  await fetchOrRefuse(context);
+  const request = await latestRequest(context, environment);
+  await checkHere(context, request);
   await ledger.person();
-
-  const done = (await ledger.outcomes(environment))[0];
-  if (done?.commit === request.commit && done.result === "deployed") {
-    print(`${environment}: ${request.tag} is deployed already (${done.ref}).`);
-    return true;
+  const facts = await readFacts(context);
+  const outcomes = outcomesOf(facts, environment);
+  const last = outcomes.find((outcome) => outcome.request === request.id);
+  if (last !== undefined && last === outcomes[0]) {
+    if (last.result === "deployed") {
+      print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);
+      await publish(context);
+      await end(context, environment);
+      return { outcome: "done", ...summaryOf(request), ref: last.ref };
+    }
+    if (last.result === "failed" && last.returningTo !== undefined && last.former !== undefined) {
+      print(`${environment}: ${request.tag} had failed; the way back goes on.`);
+      const { approvedBy, former } = last;
+      const deployment = { request, stackFile, former, approvedBy, unattended: false };
+      return wayBack(context, deployment, last.former, last.reason ?? "");
+    }
+    if (begun?.request === request.id && begun.after !== last.ref) {
+      return tellAgain(context, request, last);
+    }
   }
-  const { release: running } = await pulumi.outputs(environment);
-  const former = running && {
-    tag: running.imageTag,
-    digest: running.digest,
-    version: running.version,
+
+  const gate = await gateOf(context, request, stackFile, facts);
+  const others = gate.terms.filter(({ name }) => name !== "approvals");
+  const [approvals] = gate.terms.filter(({ name }) => name === "approvals");
+  const failing = [...others, approvals].filter((term) => term?.state === "fails");
+  if (failing.length > 0) {
+    await publish(context);
+    throw new Refusal(problemsOf(gate.terms));
+  }
+  if (approvals?.state === "waits" && !gate.approvals.unattended) {
+    return waiting(context, request, gate.terms);
+  }
+  const operations = await previewAll(context, environment, stackFile);
+  if (operations instanceof Locked) return operations;
+  const unattended = approvals?.state === "waits";
+  const extraordinary = unattended ? notRoutine(operations) : [];
+  if (extraordinary.length > 0) {
+    for (const { op, urn } of extraordinary) {
+      print(`${environment}: ${op} ${nameOf(urn)} is more than what every release does.`);
+    }
+    return waiting(context, request, gate.terms);
+  }
+  if (others.some(({ state }) => state === "waits")) return waiting(context, request, others);
+  const beyond = exceeds(parseOperations(request.operations), operations);
+  if (beyond.length > 0) throw new Refusal(beyond.map((each) => beyondProblem(request, each)));
+
+  const outputs = await pulumi.outputs(environment);
+  await recordUnapproved(context, environment, outputs);
+  const { release } = outputs;
+  const running = release && {
+    tag: release.imageTag,
+    digest: release.digest,
+    version: release.version,
   };
-  const change = `${environment}: ${former?.tag ?? "nothing"} → ${request.tag}, plan ${shortHash(plan.hash)}`;
+  const after = outcomes[0]?.ref;
+  const same = begun?.request === request.id && begun.after === after ? begun : undefined;
+  const former = formerOf(request, running, outcomes, same);
+  const change = `${environment}: ${former?.tag ?? "nothing"} → ${request.tag}, plan ${shortHash(request.plan)}`;
   if (!yes && !(await confirm(change))) {
     print(`${environment}: nothing was changed.`);
-    return false;
+    return { outcome: "refused", ...summaryOf(request) };
   }
 
-  const up = await showUp(change, (show) => pulumi.up(environment, stackFile, show));
-  if (up.succeeded) {
-    const ref = await record(context, request, "deployed", former);
-    print(`${environment}: ${request.tag} is deployed and verified (${ref}).`);
-    return true;
+  await beginNow({ command: "deploy", request: request.id, former, after });
+  const up = await context.showProgress(change, (show) => pulumi.up(environment, stackFile, show));
+  if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
+  const { approvedBy } = gate.approvals;
+  const deployment: Deployment = { request, stackFile, former, approvedBy, unattended };
+  return up.succeeded ? succeed(context, deployment, gate) : recover(context, deployment, up);
+}
+
+/** Previews once more after settling what a killed run has left. */
+async function previewAll(
+  { project, pulumi, showProgress }: Context,
+  environment: string,
+  stackFile: string,
+): Promise<readonly Operation[] | Locked> {
+  const preview = () =>
+    showProgress(`${environment}: preview again`, () => pulumi.preview(environment, stackFile));
+  const { operations, pending } = await preview();
+  if (!pending) return operations;
+  const { clusterOf } = await import("./cluster");
+  const cluster = clusterOf(environment, project.parse(environment, stackFile));
+  const title = `${environment}: settle what a killed run has left`;
+  const lockedBy = await showProgress(title, (show) =>
+    pulumi.repair(environment, stackFile, (object) => cluster.has(object), show),
+  );
+  if (lockedBy.length > 0) return new Locked(stackFile, lockedBy);
+  return (await preview()).operations;
+}
+
+/** What ran before; where the request runs already, what had run before it. */
+function formerOf(
+  request: Request,
+  running: Target | undefined,
+  outcomes: readonly LedgerOutcome[],
+  begun: BegunDeployment | undefined,
+): Target | undefined {
+  if (running?.tag !== request.tag) return running;
+  if (begun !== undefined) return begun.former;
+  const recorded = outcomes.find((outcome) => outcome.request === request.id);
+  if (recorded !== undefined) return recorded.former;
+  const last = outcomes.find(({ result }) => result === "deployed" || result === "rolled-back");
+  return last === undefined
+    ? running
+    : { tag: last.tag, digest: last.digest, version: last.version };
+}
+
+async function succeed(
+  context: Context,
+  deployment: Deployment,
+  { approvals }: Gate,
+): Promise<Report> {
+  const { request, former, unattended } = deployment;
+  const { environment, tag, digest, version } = request;
+  const reason = unattended ? "routine: nobody's word was needed" : undefined;
+  const ref = await record(context, deployment, "deployed", { former, reason });
+  const { earnedTag } = await context.pulumi.outputs(environment);
+  context.print(`${environment}: ${tag} is deployed and verified (${ref}).`);
+  if (request.hotfix) {
+    context.print(
+      `It was a hotfix: let somebody look at it and run \`baton review ${environment}\`.`,
+    );
   }
-  print(up.reason);
-  await recover(context, request, stackFile, up, former);
-  return false;
+  const { upstream } = await context.project.config(environment);
+  const who = await context.ledger.person();
+  await context.announce(environment, {
+    kind: "deployed",
+    environment,
+    tag,
+    digest,
+    version,
+    who,
+    earnedTag,
+    readyForTesting: upstream === undefined,
+  });
+  await publish(context);
+  await end(context, environment);
+  return {
+    outcome: "done",
+    ...summaryOf(request),
+    ref,
+    earnedTag,
+    approvedBy: approvals.approvedBy,
+  };
 }
 
 /** After an `up` that failed. */
 async function recover(
   context: Context,
-  request: Request,
-  stackFile: string,
+  deployment: Deployment,
   up: UpResult,
-  former: Target | undefined,
-): Promise<void> {
+): Promise<Report | Locked> {
   const { print } = context;
+  const { request, former } = deployment;
   const { environment, tag } = request;
+  print(up.reason);
+  const report = { ...summaryOf(request), reason: up.reason, log: up.log };
+  if (up.killed) {
+    print(
+      `${environment}: Pulumi was killed on the way to ${tag}; the log is ${up.log}. ` +
+        "Run the same command again.",
+    );
+    return { outcome: "failed", ...report };
+  }
   if (!up.touched) {
     print(`${environment}: ${tag} was refused before anything was changed. See above.`);
-    return;
+    return { outcome: "refused", ...report };
   }
-  if (up.interrupted) {
-    const ref = await record(context, request, "failed", former);
+  const reason = firstReason(up.reason);
+  if (up.interrupted || former === undefined) {
+    const ref = await record(context, deployment, "failed", { former, reason });
     print(
-      `${environment}: stopped on the way to ${tag} (${ref}). Carry on with ` +
-        `\`baton deploy ${environment}\`, or go back with \`baton rollback ${environment}\`.`,
+      up.interrupted
+        ? `${environment}: stopped on the way to ${tag} (${ref}). Carry on with ` +
+            `\`baton deploy ${environment}\`, or go back with \`baton rollback ${environment}\`.`
+        : `${environment}: ${tag} failed, and there is no former release (${ref}). The log is ${up.log}.`,
     );
-    return;
+    await tellFailure(context, deployment, reason);
+    await publish(context);
+    await end(context, environment);
+    return { outcome: "failed", ...report, ref };
   }
-  if (former === undefined) {
-    const ref = await record(context, request, "failed", former);
-    print(`${environment}: ${tag} failed, and there is no former release (${ref}).`);
-    return;
-  }
+  // Whoever is killed from here on knows by this that the way back was begun.
+  await record(context, deployment, "failed", { former, reason, returningTo: former.tag });
+  print(`${environment}: ${tag} failed; going back to ${former.tag}. The log is ${up.log}.`);
+  return wayBack(context, deployment, former, reason);
+}
+
+/** From a release that failed to the one before. */
+async function wayBack(
+  context: Context,
+  deployment: Deployment,
+  former: Target,
+  reason: string,
+): Promise<Report | Locked> {
+  const { print } = context;
+  const { request, stackFile } = deployment;
+  const { environment, tag, digest } = request;
   const back = await goBack(context, environment, stackFile, former, tag);
+  if (back.up.lockedBy.length > 0) return new Locked(stackFile, back.up.lockedBy);
+  const report = { ...summaryOf(request), reason, runs: former };
   if (back.up.succeeded) {
-    const ref = await record(context, request, "went-back", former);
+    const left = { tag, digest };
+    const ref = await record(context, deployment, "went-back", { former, reason, left });
     print(`${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref}).`);
-    return;
+    if (former.digest !== digest) {
+      print(`${tag} is held everywhere until somebody runs \`baton unhold ${tag}\` with a reason.`);
+    }
+    await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: true });
+    await publish(context);
+    await end(context, environment);
+    return { outcome: "went-back", ...report, ref };
   }
   print(back.up.reason);
-  const ref = await record(context, request, "failed", former);
   print(
-    `${environment}: ${tag} failed, and so did the way back to ${former.tag} (${ref}). ` +
-      `Settle what is said above, and run \`baton rollback ${environment}\`.`,
+    `${environment}: ${tag} failed, and so did the way back to ${former.tag}; the log is ` +
+      `${back.up.log}. Settle what is said above, and run \`baton rollback ${environment}\`.`,
+  );
+  await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: false });
+  await publish(context);
+  await end(context, environment);
+  return { outcome: "failed", ...report, log: back.up.log };
+}
+
+/** How a deployment ended whose command could not say so any more. */
+async function tellAgain(
+  context: Context,
+  request: Request,
+  { result, former, reason, ref }: LedgerOutcome,
+): Promise<Report> {
+  const { environment, tag } = request;
+  const back = result === "went-back" && former !== undefined;
+  context.print(
+    back
+      ? `${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref}).`
+      : `${environment}: ${tag} failed (${ref}).`,
+  );
+  await publish(context);
+  await end(context, environment);
+  const report = { ...summaryOf(request), reason, ref };
+  return back
+    ? { outcome: "went-back", ...report, runs: former }
+    : { outcome: "failed", ...report };
+}
+
+async function tellFailure(
+  context: Context,
+  { request }: Deployment,
+  reason: string,
+  back?: { tag: string; succeeded: boolean },
+): Promise<void> {
+  const { environment, tag, digest, version } = request;
+  const who = await context.ledger.person();
+  const release = { environment, tag, digest, version };
+  await context.announce(environment, { kind: "failed", ...release, who, reason, back });
+}
+
+/** Once, however often it is said: another run may have been faster. */
+async function record(
+  { ledger, now }: Context,
+  { request, approvedBy }: Deployment,
+  result: LedgerOutcome["result"],
+  details: Pick<Partial<LedgerOutcome>, "former" | "left" | "reason" | "returningTo">,
+): Promise<string> {
+  const { environment, commit, tag, digest, version, plan, id, hotfix } = request;
+  if (result !== "failed") {
+    const last = (await ledger.outcomes(environment))[0];
+    if (last?.request === id && last.result === result) return last.ref;
+  }
+  return ledger.record(
+    {
+      environment,
+      result,
+      tag,
+      digest,
+      version,
+      commit,
+      request: id,
+      plan,
+      parts: request.parts,
+      hotfix,
+      approvedBy,
+      former: details.former,
+      left: details.left,
+      returningTo: details.returningTo,
+      reason: details.reason,
+    },
+    now(),
   );
 }
 
-async function record(
-  { ledger }: Context,
+/** Without what it needs from people, or before its time. */
+async function waiting(
+  context: Context,
   request: Request,
-  result: Result,
-  former: Target | undefined,
-): Promise<string> {
-  const { environment, commit, tag, digest, version, plan } = request;
-  const outcome = { result, tag, digest, version, commit, former };
-  return ledger.record(environment, outcome, { "Baton-Plan": plan });
+  terms: readonly Term[],
+): Promise<Report> {
+  const problems = problemsOf(terms);
+  for (const problem of problems) context.print(formatProblem(problem));
+  await publish(context);
+  return { outcome: "waiting", ...summaryOf(request), waitsFor: problems.map(formatProblem) };
+}
+
+function summaryOf({ environment, id, tag, digest, version, plan }: Request) {
+  return { environment, request: id, tag, digest, version, plan };
+}
+
+function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operation): Problem {
+  const what = paths.length > 0 ? ` (${paths.slice(0, 5).join(", ")})` : "";
+  return {
+    where: environment,
+    property: "the preview",
+    value: `${op} ${nameOf(urn)}${what}, which it was not when it was asked for`,
+    expected: "no more than was approved",
+    fix: `Find out what has changed meanwhile, and ask anew with \`baton request ${environment}\``,
+  };
+}
+
+function nameOf(urn: string): string {
+  const [, , types = "", ...name] = urn.replace(/^urn:pulumi:/, "").split("::");
+  return `${types.split("$").at(-1) ?? types} ${name.join("::")}`;
+}
+
+/** The first line that says why, for the ledger and for Slack. */
+function firstReason(text: string): string {
+  const errors = text.split("\n").flatMap((line) => /error: (.+)$/.exec(line)?.[1] ?? []);
+  const told = errors.find(
+    (line) => !/^(update failed|1 error occurred|\d+ errors occurred)/.test(line),
+  );
+  return (told ?? errors[0] ?? text).trim().slice(0, 300);
 }
 
 /** @throws Refusal where nobody can be asked. */

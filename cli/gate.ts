@@ -1,56 +1,188 @@
-import { approvalProblems } from "../release/approval";
-import { movedParts, type Plan } from "../release/plan";
-import type { Problem } from "../release/problem";
-import type { Ledger, LedgerOutcome, Request } from "./ledger";
-import type { Project } from "./project";
-import type { StackConfig } from "./stack-config";
+import { isDeepStrictEqual } from "node:util";
+import { freezeTerm, holdTerm, lineTerm, signOffTerm, soakTerm, type Term } from "../release/gate";
+import { holdsOf, type Holds } from "../release/holds";
+import { approvalsOf, committed, lastDeployed, planTerm, type Approvals } from "../ledger/gate";
+import type { LedgerOutcome, Request } from "../ledger/ledger";
+import type { StackConfig } from "../ledger/stack-config";
+import { RegistryError } from "../registry/errors";
+import { openRegistry } from "../registry/registry";
+import { parseTag } from "../release/tags";
+import type { Context } from "./context";
 
-/**
- * The approval policy that counts for an environment: the one that was deployed last, so that a
- * change which lowers the bar is itself held to the former one. At first, the present one.
- */
-async function countingPolicy(
-  project: Project,
-  ledger: Ledger,
+/** What moves. */
+export interface Moving {
+  readonly tag: string;
+  readonly digest: string;
+  readonly hotfix: boolean;
+}
+
+/** What the ledger says, read once for all that is asked of it. */
+export interface Facts {
+  /** Of all environments, the newest first. */
+  readonly outcomes: readonly LedgerOutcome[];
+  readonly holds: Holds;
+}
+
+export async function readFacts({ ledger }: Context): Promise<Facts> {
+  const [outcomes, entries] = await Promise.all([ledger.outcomes(), ledger.holds()]);
+  const left = outcomes.flatMap((outcome) => {
+    const { result } = outcome;
+    if (result !== "went-back" && result !== "rolled-back") return [];
+    const { environment, left: gone, digest, former, who, at } = outcome;
+    if (gone === undefined) return [];
+    // An outcome that went back names what failed; what runs is what had run before.
+    const runs = result === "went-back" ? (former?.digest ?? "") : digest;
+    const names = { leftTag: gone.tag, leftDigest: gone.digest };
+    return [{ result, environment, ...names, digest: runs, who, at }];
+  });
+  return { outcomes, holds: holdsOf(entries, left) };
+}
+
+export const outcomesOf = ({ outcomes }: Facts, environment: string): LedgerOutcome[] =>
+  outcomes.filter((outcome) => outcome.environment === environment);
+
+/** What the ledger and the clock say of a release, whoever asks for it. */
+export async function movementTerms(
+  context: Context,
   environment: string,
-  outcomes: readonly LedgerOutcome[],
-): Promise<StackConfig["approval"]> {
-  // A way back asks for no approval, so it cannot bring a policy into force.
-  const last = outcomes.find(({ result }) => result === "deployed");
-  if (last === undefined) return (await project.config(environment)).approval;
-  const [stackFile, projectFile] = await Promise.all([
-    ledger.show(last.commit, project.stackFile(environment)),
-    ledger.show(last.commit, "Pulumi.yaml"),
+  config: StackConfig,
+  { tag, digest, hotfix }: Moving,
+  facts: Facts,
+): Promise<Term[]> {
+  const { project, ledger } = context;
+  const now = context.now();
+  const held = [holdTerm(environment, tag, digest, facts.holds), lineTerm(facts.holds.stops)];
+  // The fast lane is for when waiting is worse.
+  if (hotfix) return held;
+  const last = await lastDeployed(project, ledger, environment, outcomesOf(facts, environment));
+  const former = last?.config;
+  // A window or a wait that this very change would remove still counts.
+  const windows = [
+    ...config.freeze,
+    ...(former?.freeze ?? []).filter(
+      (window) => !config.freeze.some((present) => isDeepStrictEqual(present, window)),
+    ),
+  ];
+  const soak = Math.max(config.soak ?? 0, former?.soak ?? 0) || undefined;
+  const terms = [freezeTerm(environment, windows, now)];
+  const { upstream } = config;
+  if (upstream === undefined) return [...held, ...terms];
+  const upstreamOutcomes = outcomesOf(facts, upstream);
+  const since = upstreamOutcomes.findLast(
+    (outcome) => outcome.result === "deployed" && outcome.digest === digest,
+  )?.at;
+  terms.push(soakTerm(environment, upstream, soak, since, now));
+  const [wanted, deployed, known] = await Promise.all([
+    project.config(upstream),
+    lastDeployed(project, ledger, upstream, upstreamOutcomes),
+    last && committed(project, ledger, upstream, last.outcome.commit),
   ]);
-  return project.parse(environment, stackFile ?? "", projectFile).approval;
+  // One that was known here is not gone by a deployment of the upstream, which may need fewer
+  // approvals.
+  const signOffs = {
+    ...known?.config.signOffs,
+    ...wanted.signOffs,
+    ...deployed?.config.signOffs,
+  };
+  const asked = Object.keys(signOffs).length > 0;
+  const words = asked ? await ledger.namedWords("sign-off", upstream) : [];
+  const given = words.flatMap(({ of: [release, name = ""], email }) =>
+    release === tag ? [{ name, email }] : [],
+  );
+  terms.push(signOffTerm(environment, upstream, signOffs, given, tag));
+  return [...held, ...terms];
 }
 
-/** The policy that counts for a request, and whose word is still missing, or against it. */
-export async function approvalsOf(
-  project: Project,
-  ledger: Ledger,
-  request: Request,
-): Promise<{ policy: StackConfig["approval"]; missing: Problem[] }> {
-  const { environment, requesters } = request;
-  const [outcomes, words] = await Promise.all([
-    ledger.outcomes(environment),
-    ledger.words(request),
-  ]);
-  const policy = await countingPolicy(project, ledger, environment, outcomes);
-  return { policy, missing: approvalProblems(environment, policy, requesters, words) };
-}
-
-/** What is no longer as it was requested. */
-export function planProblems(request: Request, plan: Plan): Problem[] {
-  if (request.plan === plan.hash) return [];
-  const moved = movedParts(request.parts, plan.parts);
+/** Whether the registry holds the tag, and under the digest that was asked for. */
+export async function registryTerms(
+  environment: string,
+  config: StackConfig,
+  { tag, digest }: { tag: string; digest: string | undefined },
+): Promise<Term[]> {
+  const giver = parseTag(tag)?.giver ?? "nobody";
+  let found: string | undefined;
+  try {
+    found = await openRegistry(config.registry).resolve(tag);
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    const says = "the registry cannot be asked";
+    return [
+      {
+        name: "earned",
+        state: "fails",
+        says,
+        problem: {
+          where: environment,
+          property: "the registry",
+          value: `out of reach (${error.message.replace(/\.$/, "")})`,
+          expected: "an answer",
+          fix: "Run the same command again once it answers",
+        },
+      },
+    ];
+  }
+  if (found === undefined) {
+    const says = `${giver} has not given ${tag}`;
+    return [
+      {
+        name: "earned",
+        state: "fails",
+        says,
+        problem: {
+          where: environment,
+          property: "baton:imageTag",
+          value: tag,
+          expected: "a tag that exists in the registry",
+          fix: `Let ${giver} verify it first, or ask for another`,
+        },
+      },
+    ];
+  }
+  const earned: Term = { name: "earned", state: "passes", says: `given by ${giver}` };
+  if (digest === undefined || found === digest) {
+    return [earned, { name: "pin", state: "passes", says: found.slice(0, 19) }];
+  }
   return [
+    earned,
     {
-      where: request.environment,
-      property: "the plan",
-      value: `another one: ${moved.join(", ") || "the request itself"} moved since the request`,
-      expected: `the plan that was requested for ${request.tag}`,
-      fix: `Undo that, or ask anew with \`baton request ${request.environment}\``,
+      name: "pin",
+      state: "fails",
+      says: `${tag} names another image now`,
+      problem: {
+        where: environment,
+        property: "baton:imageDigest",
+        value: digest,
+        expected: `${found}, which ${tag} names in the registry`,
+        fix: "The tag was moved: find out by whom before you go on",
+      },
     },
   ];
+}
+
+/** All that must hold before a request may be deployed. */
+export interface Gate {
+  readonly terms: readonly Term[];
+  readonly approvals: Approvals;
+}
+
+export async function gateOf(
+  context: Context,
+  request: Request,
+  stackFile: string,
+  facts: Facts,
+): Promise<Gate> {
+  const { project, ledger } = context;
+  const { environment } = request;
+  const config = project.parse(environment, stackFile);
+  const [plan, last] = await Promise.all([
+    planTerm(project, ledger, request, stackFile),
+    lastDeployed(project, ledger, environment, outcomesOf(facts, environment)),
+  ]);
+  const [approvals, registry, movement] = await Promise.all([
+    approvalsOf(project, ledger, request, config, last, context.now()),
+    registryTerms(environment, config, request),
+    movementTerms(context, environment, config, request, facts),
+  ]);
+  const terms = [...registry, plan, ...approvals.terms, ...movement];
+  return { terms, approvals };
 }

@@ -4,20 +4,20 @@ import type { UpResult } from "./pulumi";
 
 /** Deploys a former release as it was, in place of the one that is being left. */
 export async function goBack(
-  { project, pulumi, ledger, showUp }: Context,
+  { project, pulumi, ledger, showProgress }: Context,
   environment: string,
   stackFile: string,
   target: Target,
   leaving: string,
 ): Promise<{ readonly text: string; readonly up: UpResult }> {
   const outcomes = await ledger.outcomes(environment);
-  const deployed = outcomes.find(
-    ({ result, tag, digest }) =>
-      result === "deployed" && tag === target.tag && digest === target.digest,
-  );
-  // A release that was deployed by hand goes back with the present stack file.
+  const all = outcomes.filter(({ result }) => result === "deployed");
+  const known = all.find(({ tag, digest }) => tag === target.tag && digest === target.digest);
+  // A release that was deployed by hand goes back with the stack file that was approved last, or
+  // where none was, with the present one.
+  const deployed = known ?? all[0];
   const former = deployed && (await ledger.show(deployed.commit, project.stackFile(environment)));
   const text = project.editBack(environment, stackFile, { target, leaving, former });
   const title = `${environment}: back from ${leaving} to ${target.tag}`;
-  return { text, up: await showUp(title, (show) => pulumi.up(environment, text, show)) };
+  return { text, up: await showProgress(title, (show) => pulumi.up(environment, text, show)) };
 }

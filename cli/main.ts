@@ -1,69 +1,206 @@
-import { Command } from "commander";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { resolve } from "node:path";
-import { approve, reject } from "./approve";
-import { openContext, type Context } from "./context";
-import { deploy } from "./deploy";
-import { request } from "./request";
-import { rollback } from "./rollback";
-import { status } from "./status";
+import { Refusal } from "../ledger/refusal";
+import { EXIT_CODES, openContext, type Context, type Report } from "./context";
+import { showNothing } from "./progress";
+
+/** Of the shape that `--json` prints. */
+const JSON_VERSION = 1;
 
 const program = new Command("baton")
   .description("Promotes a release behind an approved preview, and gets back.")
   .option("-C, --cwd <folder>", "the Pulumi project's folder", startFolder())
+  .option("--json", "print one JSON document instead of text")
   .showHelpAfterError()
+  .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "baton: ")) });
 
-program
-  .command("status")
-  .description("the path at a glance: what runs where, and what could move")
-  .option("--json", "as JSON")
-  .action(run((context, options: { json?: boolean }) => status(context, options)));
+/** One subcommand; its module is loaded when it is called. */
+function command(
+  usage: string,
+  description: string,
+  action: (context: Context, ...args: never[]) => Promise<Report>,
+): Command {
+  return program
+    .command(usage)
+    .description(description)
+    .option("--json", "print one JSON document instead of text")
+    .exitOverride()
+    .action(async (...args: unknown[]) => {
+      const subcommand = args.at(-1) as Command;
+      const given = args.slice(0, -1) as never[];
+      await run(subcommand, (context) => action(context, ...given));
+    });
+}
 
-program
-  .command("request <env>")
-  .description("ask for what the upstream has earned, behind a preview")
-  .option("--tag <tag>", "another tag; required where builds are taken")
-  .option("--version <version>", "the release's name, where releases are versioned")
-  .action(
-    run((context, env: string, options: { tag?: string; version?: string }) =>
-      request(context, env, options),
-    ),
-  );
+interface Releasing {
+  readonly tag?: string;
+  readonly version?: string;
+  readonly hotfix?: boolean;
+  readonly notes?: string;
+  readonly source?: string;
+}
 
-program
-  .command("approve <env>")
-  .description("say yes to the latest request")
-  .action(run((context, env: string) => approve(context, env)));
+function releasing(subcommand: Command): Command {
+  return subcommand
+    .option("--tag <tag>", "another than the upstream runs and has earned; required for builds")
+    .option("--version <version>", "the release's name, where releases are versioned")
+    .option("--hotfix", "through the fast lane that the policy describes")
+    .option("--notes <text>", "release notes for the change card")
+    .option("--source <folder>", "the application's repository, where it is another one");
+}
 
-program
-  .command("reject <env>")
-  .description("say no to the latest request")
-  .requiredOption("--reason <text>", "why")
-  .action(
-    run((context, env: string, { reason }: { reason: string }) => reject(context, env, reason)),
-  );
+command(
+  "status",
+  "the path at a glance: what runs where, what could move, what holds it",
+  async (c) => (await import("./status")).status(c),
+);
+command(
+  "why <env> [tag]",
+  "what the gate says of a release, term by term",
+  async (c, env: string, tag: string | undefined) =>
+    (await import("./why")).why(c, env, tag === undefined ? {} : { tag }),
+);
+command(
+  "history [env]",
+  "who moved what, when, approved by whom",
+  async (c, environment: string | undefined, options: { limit?: number }) =>
+    (await import("./history")).history(c, {
+      ...options,
+      ...(environment === undefined ? {} : { environment }),
+    }),
+).option("--limit <count>", "how many of the latest", parseCount);
+command(
+  "drift [env]",
+  "whether cluster, state, ledger and stack file still agree",
+  async (c, environment: string | undefined) =>
+    (await import("./drift")).drift(c, environment === undefined ? {} : { environment }),
+);
+releasing(
+  command(
+    "request <env>",
+    "ask for what the upstream has earned, behind a preview",
+    async (c, env: string, options: Releasing) =>
+      (await import("./request")).request(c, env, options),
+  ),
+);
+command("approve <env>", "say yes to the latest request", async (c, env: string) =>
+  (await import("./approve")).approve(c, env),
+);
+command(
+  "reject <env>",
+  "say no to the latest request",
+  async (c, env: string, options: { reason: string }) =>
+    (await import("./approve")).reject(c, env, options),
+).requiredOption("--reason <text>", "why");
+command(
+  "deploy <env>",
+  "deploy the latest request, and go back when that fails",
+  async (c, env: string, options: { yes?: boolean }) =>
+    (await import("./deploy")).deploy(c, env, options),
+).option("--yes", "without asking");
+releasing(
+  command(
+    "promote <env>",
+    "request and deploy in one, as soon as it is approved",
+    async (c, env: string, options: Releasing & { yes?: boolean }) =>
+      (await import("./promote")).promote(c, env, options),
+  ),
+).option("--yes", "without asking");
+command(
+  "rollback <env>",
+  "go back to the former release at once",
+  async (c, env: string, options: { to?: string }) =>
+    (await import("./rollback")).rollback(c, env, options),
+).option("--to <tag>", "to this one, which was deployed here before");
+command(
+  "abort <env>",
+  "stop a running rollout, from any machine",
+  async (c, env: string, options: { reason: string }) =>
+    (await import("./abort")).abort(c, env, options),
+).requiredOption("--reason <text>", "why");
+command("hold <tag>", "let an image go no further", async (c, tag: string, o: { reason: string }) =>
+  (await import("./hold")).hold(c, tag, o),
+).requiredOption("--reason <text>", "why");
+command(
+  "unhold <tag>",
+  "let an image move again",
+  async (c, tag: string, options: { reason: string }) =>
+    (await import("./hold")).unhold(c, tag, options),
+).requiredOption("--reason <text>", "why");
+command("stop", "let nothing go forward, anywhere", async (c, options: { reason: string }) =>
+  (await import("./hold")).stop(c, options),
+).requiredOption("--reason <text>", "why");
+command("resume", "let it go on", async (c, options: { reason: string }) =>
+  (await import("./hold")).resume(c, options),
+).requiredOption("--reason <text>", "why");
+command(
+  "sign-off <env> <name>",
+  "say that an environment's release may move on",
+  async (c, env: string, name: string, options: { tag?: string }) =>
+    (await import("./sign-off")).signOff(c, env, name, options),
+).option("--tag <tag>", "another than it has earned last");
+command("review <env>", "say that a hotfix is all right", async (c, env: string) =>
+  (await import("./sign-off")).review(c, env),
+);
+command(
+  "notify <env>",
+  "tell Slack that a build has failed",
+  async (c, env: string, options: NotifyOptions) =>
+    (await import("./notify")).notify(c, env, options),
+)
+  .requiredOption("--failed <gate>", "what did not pass, such as lint")
+  .requiredOption("--revision <commit>", "what was built")
+  .option("--build <tag>", "the build's tag")
+  .option("--committer <email>", "whom to tell; whoever committed it unless given")
+  .option("--url <address>", "where the log is");
 
-program
-  .command("deploy <env>")
-  .description("deploy the latest request, and go back when that fails")
-  .option("--yes", "without asking")
-  .action(run((context, env: string, options: { yes?: boolean }) => deploy(context, env, options)));
+function parseCount(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count > 0) return count;
+  throw new InvalidArgumentError("expected a whole number from 1");
+}
 
-program
-  .command("rollback <env>")
-  .description("go back to the former release at once")
-  .option("--to <tag>", "to this one, which was deployed here before")
-  .action(run((context, env: string, options: { to?: string }) => rollback(context, env, options)));
+interface NotifyOptions {
+  readonly failed: string;
+  readonly revision: string;
+  readonly build?: string;
+  readonly committer?: string;
+  readonly url?: string;
+}
 
-/** A command that says false has not done what it was asked to. */
-function run<Arguments extends unknown[]>(
-  command: (context: Context, ...args: Arguments) => Promise<unknown>,
-): (...args: Arguments) => Promise<void> {
-  return async (...args) => {
-    const { cwd } = program.opts<{ cwd: string }>();
-    const context = await openContext(resolve(cwd), (text) => console.log(text));
-    if ((await command(context, ...args)) === false) process.exitCode = 1;
-  };
+/** Opens what the command works on, and prints how it ended. */
+async function run(
+  subcommand: Command,
+  action: (context: Context) => Promise<Report>,
+): Promise<void> {
+  const { cwd, json = false } = subcommand.optsWithGlobals<{ cwd: string; json?: boolean }>();
+  const notes: string[] = [];
+  let report: Report;
+  try {
+    const context = await openContext(resolve(cwd), {
+      print: json ? () => {} : (text) => console.log(text),
+      ...(json ? { showProgress: showNothing } : {}),
+    });
+    try {
+      report = await action(context);
+    } finally {
+      await context.settle();
+      notes.push(...context.notes);
+    }
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const problems = error instanceof Refusal ? message.split("\n") : [message];
+    report = { outcome: "refused", problems };
+    if (!json) console.error(message);
+  }
+  if (json) {
+    const document = { version: JSON_VERSION, command: subcommand.name(), ...report, notes };
+    console.log(JSON.stringify(document, undefined, 2));
+  } else {
+    for (const note of notes) console.error(note);
+  }
+  process.exitCode = EXIT_CODES[report.outcome];
 }
 
 /** npm runs scripts in its package's folder, and says where it was called. */
@@ -73,6 +210,10 @@ function startFolder(): string {
 }
 
 program.parseAsync().catch((error: unknown) => {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : EXIT_CODES.usage;
+    return;
+  }
   console.error(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
+  process.exitCode = EXIT_CODES.refused;
 });

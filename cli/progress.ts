@@ -1,24 +1,25 @@
-import { Listr, PRESET_TIMER } from "listr2";
-import type { UpResult } from "./pulumi";
-
-/** Shows a running `up`: at a terminal its last line, otherwise every line. */
-export async function showUp(
+/**
+ * Shows that something is going on: at a terminal its last line, otherwise every line. An action
+ * that ends with `succeeded: false` is shown as failed.
+ */
+export async function showProgress<T>(
   title: string,
-  up: (show: (line: string) => void) => Promise<UpResult>,
-): Promise<UpResult> {
-  let result: UpResult | undefined;
-  let thrown: Error | undefined;
+  action: (show: (line: string) => void) => Promise<T>,
+): Promise<T> {
+  const { Listr, PRESET_TIMER } = await import("listr2");
+  let result: { readonly value: T } | undefined;
+  let thrown: unknown;
   const list = new Listr(
     {
       title,
       task: async (_, task) => {
         try {
-          result = await up((line) => (task.output = line));
+          result = { value: await action((line) => (task.output = line)) };
         } catch (error) {
-          thrown = error instanceof Error ? error : new Error(String(error));
-          throw thrown;
+          thrown = error;
+          throw error;
         }
-        if (!result.succeeded) throw new Error(`${title}: failed`);
+        if (hasFailed(result.value)) throw new Error(`${title}: failed`);
       },
     },
     {
@@ -31,6 +32,18 @@ export async function showUp(
     },
   );
   await list.run();
-  if (result !== undefined) return result;
-  throw thrown ?? new Error(`${title}: did not run`);
+  if (result !== undefined) return result.value;
+  throw thrown;
+}
+
+/** Shows nothing, for the next program. */
+export async function showNothing<T>(
+  _title: string,
+  action: (show: (line: string) => void) => Promise<T>,
+): Promise<T> {
+  return action(() => {});
+}
+
+function hasFailed(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "succeeded" in value && !value.succeeded;
 }

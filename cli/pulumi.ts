@@ -2,15 +2,53 @@ import { execa } from "execa";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { stripVTControlCharacters } from "node:util";
+import { isDeepStrictEqual, stripVTControlCharacters } from "node:util";
 import { z } from "zod";
-import type { Operation } from "../release/change-card";
+import { isTree, type Tree } from "../release/merge";
+import { NOT_READY, type Operation } from "../release/operations";
+import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder } from "./run";
+
+const State = z.object({
+  inputs: z.unknown().optional(),
+  initErrors: z.array(z.string()).nullish(),
+});
+/**
+ * A step of `pulumi preview --json`
+ * (https://github.com/pulumi/pulumi/blob/master/pkg/display/json.go).
+ */
+const Step = z
+  .object({
+    op: z.string(),
+    urn: z.string(),
+    detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+    diffReasons: z.array(z.string()).nullish(),
+    replaceReasons: z.array(z.string()).nullish(),
+    oldState: State.nullish(),
+    newState: State.nullish(),
+  })
+  .transform(({ op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState }) => {
+    const paths = Object.keys(detailedDiff ?? {});
+    if (paths.length === 0) paths.push(...(diffReasons ?? []), ...(replaceReasons ?? []));
+    // What did not get ready is updated without a word on what changes: it is awaited again.
+    const waits = (oldState?.initErrors ?? []).length > 0;
+    if (paths.length === 0 && waits && isDeepStrictEqual(oldState?.inputs, newState?.inputs)) {
+      paths.push(NOT_READY);
+    }
+    return { op, urn, ...(paths.length === 0 ? {} : { paths: [...new Set(paths)].sort() }) };
+  });
 
 /** What `pulumi preview --json` prints. */
-const Preview = z.object({
-  steps: z.array(z.object({ op: z.string(), urn: z.string() })).default([]),
+export const PreviewOutput = z.object({
+  steps: z.array(Step).default([]),
   diagnostics: z.array(z.object({ severity: z.string(), message: z.string() })).default([]),
 });
+
+/** What a preview says. */
+export interface Preview {
+  readonly operations: readonly Operation[];
+  /** Whether a run that was killed has left something to be settled. */
+  readonly pending: boolean;
+}
 
 const Outputs = z.object({
   earnedTag: z.string().optional(),
@@ -22,6 +60,18 @@ const Outputs = z.object({
       rollbackOf: z.string().optional(),
     })
     .optional(),
+  suites: z
+    .array(
+      z.object({
+        name: z.string(),
+        result: z.enum(["passed", "failed"]),
+        seconds: z.number().optional(),
+        log: z.string().optional(),
+      }),
+    )
+    .optional(),
+  /** Why it was deployed without the approvals it needs. */
+  breakGlass: z.string().optional(),
 });
 
 /** What a stack says of itself; both absent before its first release. */
@@ -34,17 +84,81 @@ export interface UpResult {
   readonly touched: boolean;
   /** Pulumi's reasons, when it failed. */
   readonly reason: string;
-  /** Whether somebody stopped it. */
+  /** Whether somebody stopped it from here. */
   readonly interrupted: boolean;
+  /** Whether it was killed, and could not tidy up. */
+  readonly killed: boolean;
+  /** Who was deploying, when it was refused for that. */
+  readonly lockedBy: readonly Holder[];
+  /** Where all of its output is. */
+  readonly log: string;
 }
+
+/** What a run that was killed has left in a stack's state. */
+const Pending = z.object({
+  deployment: z.object({
+    pending_operations: z
+      .array(
+        z.object({
+          type: z.string(),
+          resource: z.object({
+            urn: z.string(),
+            type: z.string(),
+            inputs: z.record(z.string(), z.unknown()).default({}),
+          }),
+        }),
+      )
+      .default([]),
+  }),
+});
+
+/** A resource of a stack's state that is an object of a cluster. */
+export interface RecordedObject {
+  readonly urn: string;
+  readonly type: string;
+  readonly id: string;
+  /** As the program wants it; secrets encrypted. */
+  readonly inputs: Tree;
+  /** The properties that the program leaves to others. */
+  readonly ignoreChanges: readonly string[];
+}
+
+const Recorded = z.object({
+  deployment: z.object({
+    resources: z
+      .array(
+        z.object({
+          urn: z.string(),
+          type: z.string(),
+          id: z.string().default(""),
+          inputs: z.record(z.string(), z.unknown()).default({}),
+          ignoreChanges: z.array(z.string()).default([]),
+          /** What is only looked at, or about to be removed. */
+          external: z.boolean().default(false),
+          delete: z.boolean().default(false),
+        }),
+      )
+      .default([]),
+  }),
+});
+
+/**
+ * What there is nothing outside to compare with: a random value is in the state only, and a rollout
+ * is a wait that is over.
+ */
+const NOT_OUTSIDE = ["**$random:**", "**::random:**", "**promotion:index:Rollout::**"];
 
 /** Runs the Pulumi CLI on the project in a folder. */
 export class Pulumi {
-  constructor(private readonly folder: string) {}
+  constructor(
+    private readonly folder: string,
+    private readonly runs: Runs,
+  ) {}
 
   /** Also of a stack that does not exist yet. */
   async outputs(stack: string): Promise<StackOutputs> {
-    const run = await this.start(["stack", "output", "--json", "--stack", stack]);
+    // A process of a fifth of a second spends a quarter of it on garbage.
+    const run = await this.start(["stack", "output", "--json", "--stack", stack], { GOGC: "800" });
     if (run.failed && /no stack named/.test(run.stderr)) return {};
     if (run.failed) throw new Error(`${stack}: ${reasonOf(run.stdout, run.stderr)}`);
     return Outputs.parse(JSON.parse(run.stdout));
@@ -54,69 +168,164 @@ export class Pulumi {
    * Previews a stack with this text instead of its stack file.
    * @throws Error with Pulumi's reasons.
    */
-  async preview(stack: string, stackFile: string): Promise<Operation[]> {
+  async preview(stack: string, stackFile: string): Promise<Preview> {
     return withFile(stack, stackFile, async (path) => {
       const args = ["preview", "--json", "--stack", stack, "--config-file", path];
-      const run = await this.start(args);
-      const parsed = Preview.safeParse(jsonOf(run.stdout));
-      if (parsed.success && !run.failed) return parsed.data.steps;
-      const errors = parsed.success
-        ? parsed.data.diagnostics.filter(({ severity }) => severity === "error")
-        : [];
-      const reasons = errors.map(({ message }) => clean(message)).filter((text) => text !== "");
-      const reason = reasons.length > 0 ? reasons.join("\n") : reasonOf(run.stdout, run.stderr);
-      throw new Error(reason);
+      const { steps, diagnostics } = await this.parsed(args);
+      const pending = diagnostics.some(({ message }) => message.includes("pending operations"));
+      return { operations: steps, pending };
     });
+  }
+
+  /**
+   * What Pulumi finds changed or gone outside, as the operations that would put it into the state.
+   * The state stays as it is. Providers that apply on the client's side find only what is gone.
+   * @throws Error with Pulumi's reasons.
+   */
+  async refreshed(stack: string): Promise<readonly Operation[]> {
+    const excluded = NOT_OUTSIDE.flatMap((pattern) => ["--exclude", pattern]);
+    const args = ["refresh", "--preview-only", "--json", "--stack", stack, ...excluded];
+    const { steps } = await this.parsed(args);
+    return steps.filter(({ op }) => op !== "refresh" && op !== "same");
+  }
+
+  /** The objects that a stack's state says are in the cluster; none of a stack that does not exist. */
+  async objects(stack: string): Promise<readonly RecordedObject[]> {
+    const run = await this.start(["stack", "export", "--stack", stack]);
+    if (run.failed && /no stack named/.test(run.stderr)) return [];
+    if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
+    const { deployment } = Recorded.parse(JSON.parse(run.stdout));
+    return deployment.resources.filter(
+      (resource) =>
+        resource.type.startsWith("kubernetes:") && !resource.external && !resource.delete,
+    );
   }
 
   /** Deploys a stack with this text instead of its stack file; each line goes to `show`. */
   async up(stack: string, stackFile: string, show: (line: string) => void): Promise<UpResult> {
-    return withFile(stack, stackFile, async (path) => {
-      const lines: string[] = [];
-      const args = ["up", "--yes", "--skip-preview", "--stack", stack, "--config-file", path];
-      const run = execa("pulumi", [...args, ...ALWAYS], {
-        cwd: this.folder,
-        reject: false,
-        stdin: "ignore",
-        // Out of the terminal's reach: each signal gets to Pulumi once, from here.
-        detached: true,
-        forceKillAfterDelay: false,
-        stdout: function* (line: unknown) {
-          const text = stripVTControlCharacters(String(line));
-          lines.push(text);
-          if (text.trim() !== "" && !text.startsWith("@")) show(text.trim());
-          yield text;
-        },
-      });
-      // Pulumi ends what it has begun when it is interrupted; leaving it alone would orphan it.
-      let interrupted = false;
-      const interrupt = () => {
-        run.kill("SIGINT");
-        interrupted = true;
-      };
-      const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-      for (const signal of signals) process.on(signal, interrupt);
-      try {
-        const { failed, stdout, stderr, code } = await run;
-        if (code === "ENOENT") throw new Error(NOT_INSTALLED);
-        const reason = failed ? reasonOf(stdout, stderr) : "";
-        return { succeeded: !failed, touched: hasTouched(lines), reason, interrupted };
-      } finally {
-        for (const signal of signals) process.off(signal, interrupt);
-      }
-    });
+    const args = ["up", "--yes", "--skip-preview"];
+    const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show));
+    const lines = run.output.split("\n");
+    const lockedBy = run.succeeded ? [] : locksOf(run.output);
+    if (lockedBy.length === 0 && !run.killed) await this.runs.forgetEnded(stack);
+    return {
+      ...run,
+      touched: hasTouched(lines),
+      reason: run.succeeded ? "" : clean(diagnostics(run.output)),
+      lockedBy,
+    };
   }
 
-  private async start(args: string[]) {
-    const run = await execa("pulumi", [...args, ...ALWAYS], { cwd: this.folder, reject: false });
+  /**
+   * Makes a stack deployable again that others hold: removes what a killed run of ours has left,
+   * and waits for one that still goes on without anybody waiting for it.
+   * @param exists whether the cluster has an object
+   * @returns whether it did; otherwise somebody else is at work.
+   */
+  async recover(
+    stack: string,
+    stackFile: string,
+    holders: readonly Holder[],
+    exists: (object: Tree) => Promise<boolean>,
+    show: (line: string) => void,
+  ): Promise<boolean> {
+    const known = await Promise.all(
+      holders.map(async (holder) => ({ holder, is: await this.runs.whoIs(stack, holder) })),
+    );
+    if (known.some(({ is }) => is === "other")) return false;
+    for (const { holder, is } of known) {
+      if (is !== "orphan") continue;
+      show(`waiting for the run that was begun at ${holder.since}`);
+      await this.runs.ended(holder.pid);
+    }
+    const dead = known.filter(({ is }) => is === "dead").map(({ holder }) => holder.pid);
+    if (dead.length === 0) return true;
+    show("removing what a killed run has left");
+    const cancelled = await this.start(["cancel", "--yes", "--stack", stack]);
+    if (cancelled.failed) throw new Error(`${stack}: ${clean(cancelled.stderr)}`);
+    const lockedBy = await this.repair(stack, stackFile, exists, show);
+    // Whoever was faster has found the same; what is left then is seen the next time.
+    if (lockedBy.length === 0) await this.runs.forget(stack, dead);
+    return true;
+  }
+
+  /**
+   * Records what was made and not recorded, and forgets what was begun and not made.
+   * @returns who holds the stack, where somebody does, and nothing was repaired.
+   */
+  async repair(
+    stack: string,
+    stackFile: string,
+    exists: (object: Tree) => Promise<boolean>,
+    show: (line: string) => void,
+  ): Promise<readonly Holder[]> {
+    const run = await this.start(["stack", "export", "--stack", stack]);
+    if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
+    const { deployment } = Pending.parse(JSON.parse(run.stdout));
+    if (deployment.pending_operations.length === 0) return [];
+    const made: string[] = [];
+    for (const { type, resource } of deployment.pending_operations) {
+      const id = idOf(resource.inputs);
+      if (type !== "creating" || !resource.type.startsWith("kubernetes:") || id === undefined) {
+        continue;
+      }
+      if (await exists(resource.inputs)) made.push(resource.urn, id);
+    }
+    const imports = made.flatMap((word) => ["--import-pending-creates", word]);
+    const args = ["refresh", "--yes", "--skip-preview", "--clear-pending-creates", ...imports];
+    const refreshed = await this.runs.start(this.folder, stack, stackFile, args, show);
+    if (refreshed.succeeded) return [];
+    const lockedBy = locksOf(refreshed.output);
+    if (lockedBy.length > 0) return lockedBy;
+    throw new Error(
+      `${stack}: what a killed run has left cannot be repaired: ` +
+        `${clean(diagnostics(refreshed.output))}\nThe log is ${refreshed.log}.`,
+    );
+  }
+
+  /**
+   * What a preview prints as JSON.
+   * @throws Error with Pulumi's reasons.
+   */
+  private async parsed(args: string[]): Promise<z.infer<typeof PreviewOutput>> {
+    const run = await this.start(args);
+    const parsed = PreviewOutput.safeParse(jsonOf(run.stdout));
+    if (parsed.success && !run.failed) return parsed.data;
+    const errors = parsed.success
+      ? parsed.data.diagnostics.filter(({ severity }) => severity === "error")
+      : [];
+    const reasons = errors.map(({ message }) => clean(message)).filter((text) => text !== "");
+    throw new Error(reasons.length > 0 ? reasons.join("\n") : reasonOf(run.stdout, run.stderr));
+  }
+
+  private async start(args: string[], env: Readonly<Record<string, string>> = {}) {
+    const run = await execa("pulumi", [...args, ...ALWAYS], {
+      cwd: this.folder,
+      reject: false,
+      env,
+    });
     if (run.code === "ENOENT") throw new Error(NOT_INSTALLED);
     return run;
   }
 }
 
-const ALWAYS = ["--non-interactive", "--color", "never"];
-const NOT_INSTALLED =
-  "pulumi: the command is missing; expected Pulumi's CLI on PATH. Install it, or correct PATH.";
+/** Shows what is being changed; what has been only, where lines stay: the log has all of them. */
+function steps(show: (line: string) => void): (line: string) => void {
+  const told = process.stdout.isTTY
+    ? /^[-+~<>=]+ /
+    : /^[-+~<>=]+ .* (created|updated|replaced|deleted|failed\*\*)/;
+  return (line) => {
+    if (told.test(line) && line.includes(":")) show(line.replace(/ \[diff: .*/, ""));
+  };
+}
+
+/** The id that Pulumi's Kubernetes provider gives an object: `NAMESPACE/NAME`, or its name. */
+function idOf(inputs: Tree): string | undefined {
+  const metadata = isTree(inputs["metadata"]) ? inputs["metadata"] : {};
+  const { namespace, name } = metadata;
+  if (typeof name !== "string") return undefined;
+  return typeof namespace === "string" ? `${namespace}/${name}` : name;
+}
 
 /** Runs an action with a file that only this user can read, and that is gone afterwards. */
 async function withFile<T>(

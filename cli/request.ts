@@ -1,42 +1,75 @@
+import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { lastDeployed, orderTerm, planTerm } from "../ledger/gate";
+import type { Request } from "../ledger/ledger";
+import { Refusal } from "../ledger/refusal";
+import { POLICY_KEYS, type StackConfig } from "../ledger/stack-config";
+import { writeAtomically } from "../ledger/stack-file";
+import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
-import { formatCard, groupOperations, type ChangeCard } from "../release/change-card";
-import { checkRequest, type Digest } from "../release/eligibility";
+import { cardBlocks, formatCard, NOT_KNOWN, type ChangeCard } from "../release/change-card";
+import { checkRequest, hotfixFromOf, type Digest } from "../release/eligibility";
+import { problemsOf, type Term } from "../release/gate";
+import { isTree, type Tree } from "../release/merge";
+import { formatOperations, groupOperations, notRoutine } from "../release/operations";
 import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
-import { checkName, latestRequest, type Context } from "./context";
-import { approvalsOf } from "./gate";
-import { Refusal } from "./refusal";
-import type { StackConfig } from "./stack-config";
-import { writeAtomically } from "./stack-file";
+import { settingsDifference } from "../release/settings-difference";
+import { commitsBetween } from "./commits";
+import {
+  checkName,
+  fetchOrRefuse,
+  latestRequest,
+  publish,
+  type Context,
+  type Report,
+} from "./context";
+import { gateOf, outcomesOf, readFacts, type Facts, type Gate } from "./gate";
+import type { Preview, StackOutputs } from "./pulumi";
+import { recordUnapproved } from "./unapproved";
 
 export interface RequestOptions {
   readonly tag?: string;
   readonly version?: string;
+  /** Through the fast lane. */
+  readonly hotfix?: boolean;
+  /** For people, as release notes. */
+  readonly notes?: string;
+  /** The application's repository, where it is not this one. */
+  readonly source?: string;
 }
 
 /** `baton request ENV`: asks for a release, behind a preview of what it would change. */
-export async function request(context: Context, environment: string, options: RequestOptions) {
+export async function request(
+  context: Context,
+  environment: string,
+  options: RequestOptions,
+): Promise<Report & { readonly card: ChangeCard; readonly gate: Term["state"] }> {
   checkName(environment);
   const { project, pulumi, ledger, print } = context;
   const former = await project.read(environment);
   const config = project.parse(environment, former);
-  await ledger.check();
+  await fetchOrRefuse(context);
   await ledger.person();
 
-  const { tag, digest, version } = await chooseRelease(context, environment, config, options);
+  const chosen = await chooseRelease(context, environment, config, options);
+  const { tag, digest, version } = chosen;
   const text = project.edit(environment, former, {
     imageTag: tag,
     imageDigest: digest,
     version,
     rollbackOf: undefined,
+    hotfixFrom: hotfixFromOf(tag, config.upstream),
   });
-  const [plan, { release: running }] = await Promise.all([
+  const [plan, running] = await Promise.all([
     project.plan(environment, text),
     pulumi.outputs(environment),
   ]);
+  await recordUnapproved(context, environment, running);
   // The stack file stays as it is until the preview has succeeded, whatever happens meanwhile.
-  const operations = await pulumi.preview(environment, text);
+  const preview = await context.showProgress(`${environment}: preview ${tag}`, () =>
+    pulumi.preview(environment, text),
+  );
 
   if ((await project.read(environment)) !== former) {
     throw new Refusal({
@@ -50,49 +83,153 @@ export async function request(context: Context, environment: string, options: Re
   if (text !== former) {
     await writeAtomically(join(project.folder, project.stackFile(environment)), text);
   }
-  if (!(await isOpen(context, environment, plan.hash, text))) {
-    const subject = `Request ${tag} for ${environment}`;
-    await ledger.commit(project.stackFile(environment), subject, {
-      "Baton-Request": environment,
-      "Baton-Tag": tag,
-      "Baton-Digest": digest,
-      "Baton-Version": version,
-      "Baton-Plan": plan.hash,
-      "Baton-Parts": formatParts(plan.parts),
-    });
+  const hotfix = options.hotfix ?? false;
+  if (!(await isOpen(context, environment, plan.hash, text, hotfix))) {
+    await ledger.ask(
+      environment,
+      project.stackFile(environment),
+      chosen,
+      { hash: plan.hash, parts: formatParts(plan.parts) },
+      { hotfix, operations: formatOperations(preview.operations), notes: options.notes ?? "" },
+    );
   }
-  const made = await latestRequest(ledger, environment);
-  const { missing } = await approvalsOf(project, ledger, made);
-  const card: ChangeCard = {
+  const made = await latestRequest(context, environment);
+  const facts = await readFacts(context);
+  const gate = await gateOf(context, made, text, facts);
+  const card = await cardOf(context, made, config, { gate, preview, running, facts, options });
+  print(formatCard(card, process.stdout.columns));
+  if (card.missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
+  await publish(context);
+  await context.announce(environment, {
+    kind: "requested",
     environment,
-    from: { tag: running?.imageTag, digest: running?.digest, version: running?.version },
-    to: { tag, digest, version },
-    plan: shortHash(plan.hash),
-    requester: made.requesters[0] ?? "",
-    operations: groupOperations(operations),
-    missing: missing.map(formatProblem),
-  };
-  print(formatCard(card));
-  if (missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
+    tag,
+    digest,
+    version,
+    requestId: made.id,
+    plan: made.plan,
+    requester: card.requester,
+    card: cardBlocks(card),
+    approvals: gate.approvals.approvedBy,
+    missing: card.missing,
+  });
+  const states = gate.terms.map(({ state }) => state);
+  const gateState =
+    card.missing.length === 0 ? "passes" : states.includes("fails") ? "fails" : "waits";
+  return { outcome: "done", environment, request: made.id, card, gate: gateState };
 }
 
-/** Whether the latest request is for this plan, and neither rejected, done nor overtaken. */
+/** Whether the latest request is for this plan, and neither rejected, done, over nor overtaken. */
 async function isOpen(
-  { ledger, project }: Context,
+  { ledger, project, now }: Context,
   environment: string,
   plan: string,
   stackFile: string,
+  hotfix: boolean,
 ): Promise<boolean> {
   const latest = await ledger.request(environment);
-  if (latest?.plan !== plan) return false;
+  if (latest?.plan !== plan || latest.hotfix !== hotfix) return false;
   const committed = await ledger.show("HEAD", project.stackFile(environment));
   const words = await ledger.words(latest);
   const outcomes = await ledger.outcomes(environment);
+  const last = await lastDeployed(project, ledger, environment, outcomes);
+  const stands = await Promise.all([
+    planTerm(project, ledger, latest, stackFile),
+    orderTerm(ledger, latest, last),
+  ]);
+  const { approval } = project.parse(environment, stackFile);
+  const lane = hotfix ? approval.hotfix : undefined;
+  const over = latest.at.getTime() + (lane?.expiresAfter ?? Infinity) * 1000 <= now().getTime();
   return (
     committed === stackFile &&
+    stands.every(({ state }) => state === "passes") &&
+    !over &&
     !words.some(({ kind }) => kind === "reject") &&
-    !outcomes.some(({ commit, result }) => commit === latest.commit && result === "deployed")
+    !outcomes.some(({ request: id, result }) => id === latest.id && result === "deployed")
   );
+}
+
+/** What people decide on. */
+async function cardOf(
+  { project, ledger, pulumi }: Context,
+  made: Request,
+  config: StackConfig,
+  known: {
+    readonly gate: Gate;
+    readonly preview: Preview;
+    readonly running: StackOutputs;
+    readonly facts: Facts;
+    readonly options: RequestOptions;
+  },
+): Promise<ChangeCard> {
+  const { environment, tag, digest, version } = made;
+  const { gate, preview, running, facts, options } = known;
+  const { release } = running;
+  const giver = hotfixFromOf(tag, config.upstream) ?? config.upstream;
+  const [commits, last, given] = await Promise.all([
+    commitsOf(options.source ?? project.folder, config, release?.digest, digest),
+    lastDeployed(project, ledger, environment, outcomesOf(facts, environment)),
+    giver === undefined ? undefined : pulumi.outputs(giver),
+  ]);
+  const extraordinary = notRoutine(preview.operations);
+  const unattended = gate.approvals.unattended && extraordinary.length === 0;
+  const missing = problemsOf(
+    gate.terms.filter(({ name }) => name !== "approvals" || !unattended),
+  ).map(formatProblem);
+  return {
+    environment,
+    from: { tag: release?.imageTag, digest: release?.digest, version: release?.version },
+    to: { tag, digest, version },
+    plan: shortHash(made.plan),
+    requester: made.requesters[0] ?? "",
+    commits,
+    settings:
+      last === undefined
+        ? []
+        : settingsDifference(
+            withPolicy(last.config, last.allowedSigners),
+            withPolicy(config, await project.text(config.approval.allowedSigners)),
+          ),
+    operations: groupOperations(preview.operations),
+    suites: given?.earnedTag === tag ? (given.suites ?? []) : [],
+    scan: NOT_KNOWN,
+    notes: made.notes,
+    routine: extraordinary.length === 0,
+    missing,
+  };
+}
+
+/** The policy is approved with the settings, so it is shown with them. */
+function withPolicy(config: StackConfig, allowedSigners: string): Tree {
+  const set = POLICY_KEYS.filter((key) => config[key] !== undefined);
+  const policy = Object.fromEntries(set.map((key) => [key, config[key]]));
+  const signers = createHash("sha256").update(allowedSigners).digest("hex");
+  const own = isTree(config.settings["own"]) ? config.settings["own"] : {};
+  const file = config.approval.signed
+    ? { [config.approval.allowedSigners]: shortHash(signers) }
+    : {};
+  return { ...config.settings, own: { ...own, ...policy, ...file } };
+}
+
+async function commitsOf(
+  folder: string,
+  { registry: location }: StackConfig,
+  former: string | undefined,
+  next: string,
+) {
+  const registry = openRegistry(location);
+  try {
+    const [from, to] = await Promise.all([
+      former === undefined ? undefined : registry.labels(former),
+      registry.labels(next),
+    ]);
+    return await commitsBetween(folder, from, to);
+  } catch (error) {
+    // The card is the better for it, and no worse than its absence.
+    if (!(error instanceof RegistryError)) throw error;
+    const why = "the images' labels cannot be read";
+    return { state: "unknown", why, commits: [], behind: 0, total: 0 } as const;
+  }
 }
 
 /** Which release moves: the one the upstream runs and has earned, unless another is named. */
@@ -102,7 +239,8 @@ async function chooseRelease(
   config: StackConfig,
   options: RequestOptions,
 ): Promise<{ tag: string; digest: Digest; version: string | undefined }> {
-  const { upstream, versioned, registry } = config;
+  const { versioned, registry, approval } = config;
+  const upstream = (options.hotfix ? approval.hotfix?.upstream : undefined) ?? config.upstream;
   const given = upstream === undefined ? {} : await pulumi.outputs(upstream);
   const tag = options.tag ?? given.earnedTag;
   if (tag === undefined) {
@@ -119,7 +257,8 @@ async function chooseRelease(
   }
   const checked = checkRequest({
     environment,
-    upstream,
+    upstream: config.upstream,
+    hotfixFrom: upstream === config.upstream ? undefined : upstream,
     versioned,
     imageTag: tag,
     version: options.version,

@@ -1,28 +1,63 @@
 import { join } from "node:path";
+import { writeAtomically } from "../ledger/stack-file";
+import { Refusal } from "../ledger/refusal";
+import { parseParts } from "../release/plan";
 import { wayBack } from "../release/way-back";
-import { checkName, type Context } from "./context";
+import { alone, Locked } from "./alone";
+import { begin, begunBy, end, type BegunWayBack } from "./begun";
+import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
 import { goBack } from "./go-back";
-import { Refusal } from "./refusal";
-import { writeAtomically } from "./stack-file";
+import { recordUnapproved } from "./unapproved";
 
-/**
- * `baton rollback ENV`: the former release, at once and without anybody's approval.
- * @returns whether it runs.
- */
+export interface RollbackOptions {
+  /** The tag of a release that was deployed here before. */
+  readonly to?: string;
+}
+
+/** `baton rollback ENV`: the former release, at once and without anybody's approval. */
 export async function rollback(
   context: Context,
   environment: string,
-  { to }: { to?: string },
-): Promise<boolean> {
+  options: RollbackOptions,
+): Promise<Report> {
   checkName(environment);
+  await fetchOrNote(context);
+  // Also of an attempt before that found somebody else at work.
+  let begun = await begunBy(context, environment, "rollback");
+  if (begun?.to !== options.to) begun = undefined;
+  return alone(context, environment, () =>
+    attempt(context, environment, options, begun, async (now) => {
+      begun = now;
+      await begin(context, environment, now);
+    }),
+  );
+}
+
+async function attempt(
+  context: Context,
+  environment: string,
+  { to }: RollbackOptions,
+  begun: BegunWayBack | undefined,
+  beginNow: (begun: BegunWayBack) => Promise<void>,
+): Promise<Report | Locked> {
   const { project, pulumi, ledger, print } = context;
   const stackFile = await project.read(environment);
-  await ledger.check();
   await ledger.person();
-  const asked = project.parse(environment, stackFile).imageTag;
+  const asked = project.parse(environment, stackFile);
+  const outputs = await pulumi.outputs(environment);
+  await recordUnapproved(context, environment, outputs);
   const outcomes = await ledger.outcomes(environment);
-  const { release: running } = await pulumi.outputs(environment);
-  const target = running && wayBack(outcomes, running, asked, to);
+  const [last, before] = outcomes;
+  if (begun !== undefined && last?.result === "rolled-back" && before?.ref === begun.after) {
+    const { target, left } = begun;
+    print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${last.ref}).`);
+    await publish(context);
+    await end(context, environment);
+    return { outcome: "done", environment, ...target, left, ref: last.ref };
+  }
+  const { release: running } = outputs;
+  const same = last?.ref === begun?.after ? begun : undefined;
+  const target = running && (same?.target ?? wayBack(outcomes, running, asked, to));
   if (running === undefined || target === undefined) {
     const known = outcomes.filter(({ result }) => result === "deployed").map(({ tag }) => tag);
     throw new Refusal({
@@ -35,13 +70,28 @@ export async function rollback(
   }
 
   // What is being left: what runs, or where that is the target already, what did not get to run.
-  const left = running.imageTag === target.tag ? (running.rollbackOf ?? asked) : running.imageTag;
-  const leaving = left ?? target.tag;
-  const { text, up } = await goBack(context, environment, stackFile, target, leaving);
+  const left =
+    same?.left ??
+    (running.imageTag === target.tag
+      ? { tag: asked.imageTag ?? target.tag, digest: asked.imageDigest ?? target.digest }
+      : { tag: running.imageTag, digest: running.digest });
+  // What was only asked for has done no harm yet.
+  const ran =
+    same?.ran ??
+    (running.imageTag !== target.tag || (last?.result === "failed" && last.digest === left.digest));
+  const head = same?.head ?? (await ledger.head());
+  await beginNow({ command: "rollback", to, target, left, ran, head, after: last?.ref });
+  const { text, up } = await goBack(context, environment, stackFile, target, left.tag);
+  if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
+  const summary = { environment, ...target, left };
   if (!up.succeeded) {
     print(up.reason);
-    print(`${environment}: the way back to ${target.tag} failed. Settle it, and run this again.`);
-    return false;
+    print(
+      `${environment}: the way back to ${target.tag} failed; the log is ${up.log}. ` +
+        "Settle it, and run this again.",
+    );
+    if (!up.killed) await end(context, environment);
+    return { outcome: "failed", ...summary, reason: up.reason, log: up.log };
   }
   const file = project.stackFile(environment);
   const path = join(project.folder, file);
@@ -50,16 +100,42 @@ export async function rollback(
     print(`${environment}: what was not committed of ${file} is in ${file}.orig.`);
   }
   await writeAtomically(path, text);
-  await ledger.commit(file, `Roll ${environment} back from ${leaving} to ${target.tag}`, {
-    "Baton-Rollback": environment,
-    "Baton-Tag": target.tag,
-    "Baton-Digest": target.digest,
-    "Baton-Version": target.version,
+  await ledger.commitWayBack(environment, file, left.tag, target, head);
+  const ref = await ledger.record(
+    {
+      environment,
+      result: "rolled-back",
+      ...target,
+      version: target.version,
+      commit: await ledger.head(),
+      former: undefined,
+      request: undefined,
+      plan: undefined,
+      parts: parseParts(""),
+      hotfix: false,
+      approvedBy: [],
+      left: ran ? left : undefined,
+      returningTo: undefined,
+      reason: undefined,
+    },
+    context.now(),
+  );
+  print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${ref}).`);
+  if (ran && left.digest !== target.digest) {
+    print(
+      `${left.tag} is held everywhere until somebody runs \`baton unhold ${left.tag}\` with a reason.`,
+    );
+  }
+  await context.announce(environment, {
+    kind: "rolled-back",
+    environment,
+    tag: target.tag,
+    version: target.version,
+    digest: left.digest,
+    left: left.tag,
+    who: await ledger.person(),
   });
-  const { tag, digest, version } = target;
-  const commit = await ledger.head();
-  const outcome = { result: "rolled-back", tag, digest, version, commit } as const;
-  const ref = await ledger.record(environment, outcome, { "Baton-Left": leaving });
-  print(`${environment}: ${tag} runs again; ${leaving} was left (${ref}).`);
-  return true;
+  await publish(context);
+  await end(context, environment);
+  return { outcome: "done", ...summary, ref };
 }

@@ -1,5 +1,7 @@
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -12,23 +14,53 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { parse } from "yaml";
 import { openContext, type Context } from "../../cli/context";
+import { showNothing } from "../../cli/progress";
 import type { Tree } from "../../release/merge";
+import { RegistryServer } from "./registry";
 
 /**
  * Stands in for Pulumi's CLI: keeps each stack's outputs in a file, deploys whatever the config
- * file asks for, and fails where a file says so.
+ * file asks for, and fails where a file says so. Its lock is that of Pulumi's files: two that come
+ * at once refuse each other, and one that is killed leaves it behind, with what it had begun.
  */
 const FAKE_PULUMI = String.raw`#!/bin/sh
-command=$1
+command=$1 what=$2
 while [ $# -gt 0 ]; do
   case $1 in --stack) stack=$2 ;; --config-file) file=$2 ;; esac
   shift
 done
 cd .pulumi
+if [ $command = cancel ]; then
+  rm -f $stack.lock.*
+  exit
+fi
+if [ $command = stack ] && [ $what = export ]; then
+  [ -f $stack.pending ] && pending=$(cat $stack.pending)
+  echo '{"deployment":{"pending_operations":['"$pending"']}}'
+  exit
+fi
 if [ $command = stack ]; then
-  [ -f $stack.json ] && exec cat $stack.json
+  [ -f $stack.json ] && cat $stack.json && exit
   echo "error: no stack named '$stack' found" >&2
   exit 255
+fi
+if [ $command != preview ]; then
+  lock=$stack.lock.$$
+  date -u +%Y-%m-%dT%H:%M:%SZ > $lock
+  trap 'rm -f $lock; [ -z "$AFTER" ] || eval "$AFTER"' EXIT
+  [ -f lock-takes ] && sleep $(cat lock-takes)
+  others=$(ls -d $stack.lock.* | grep -vx $lock)
+  if [ -n "$others" ]; then
+    echo "error: the stack is currently locked by $(echo $others | wc -w) lock(s). Either wait for the other process(es) to end or delete the lock file with \`pulumi cancel\`." >&2
+    for other in $others; do
+      echo "  file:///$other: created by $(id -un)@$(uname -n) (pid $(echo $other | sed 's/.*\.//')) at $(cat $other 2> /dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)" >&2
+    done
+    exit 255
+  fi
+fi
+if [ $command = refresh ]; then
+  rm -f $stack.pending
+  exit
 fi
 mkdir -p calls
 cp "$file" calls/$(printf %03d $(ls calls | wc -l))-$command
@@ -38,7 +70,8 @@ if [ $command = preview ]; then
     echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$(cat preview-fails)"'<{%reset%}>"}]}'
     exit 255
   fi
-  echo '{"steps":[{"op":"update","urn":"urn:pulumi:'$stack'::baton::a:b:C$kubernetes:apps/v1:Deployment::web"}]}'
+  [ -f $stack.pending ] && warning='{"severity":"warning","message":"there are pending operations"}'
+  echo '{"steps":[{"op":"update","urn":"urn:pulumi:'$stack'::baton::a:b:C$kubernetes:apps/v1:Deployment::web"}],"diagnostics":['"$warning"']}'
   exit
 fi
 echo "Updating ($stack):"
@@ -46,7 +79,11 @@ if [ -f up-refused ]; then
   echo "error: $(cat up-refused)" >&2
   exit 255
 fi
+echo '{"type":"updating","resource":{"urn":"urn:web","type":"kubernetes:apps/v1:Deployment"}}' > $stack.pending
 echo " ~  kubernetes:apps/v1:Deployment web updating (0s)"
+while [ -f up-waits ]; do sleep 0.1; done
+[ -z "$MIDDLE" ] || eval "$MIDDLE"
+rm $stack.pending
 tag=$(value imageTag)
 number=$(echo $tag | sed 's/^[a-z]*//')
 if [ -f up-fails ] && grep -qx $tag up-fails; then
@@ -63,16 +100,49 @@ field() { v=$(value $1); [ -n "$v" ] && printf ',"%s":"%s"' $2 "$v"; }
 } > $stack.json
 `;
 
-export const digestOf = (tag: string) =>
-  `sha256:${Buffer.from(tag).toString("hex").padEnd(64, "0")}`;
+const LAST_BUILD = 9;
+const GIVERS = ["build", "dev", "qa", "stage", "prod"];
+const imageOf = (number: string) => ({ config: { Labels: { number } } });
+
+/** What every tag with this number names: `build-1`, `dev-1` … are one image. */
+export function digestOf(tag: string): string {
+  const sha256 = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;
+  const config = sha256(JSON.stringify(imageOf(tag.split("-")[1] ?? "")));
+  return sha256(JSON.stringify({ config: { digest: config } }));
+}
 
 /** A Pulumi project in a git repository of its own, with a stand-in for Pulumi's CLI. */
 export class ToolScene {
-  readonly folder = mkdtempSync(join(tmpdir(), "baton-test-"));
   readonly printed: string[] = [];
+  private readonly copies = mkdtempSync(join(tmpdir(), "baton-test-"));
+  /** What the clock says, where a test stops it. */
+  now: Date | undefined;
   private readonly path = process.env["PATH"];
 
-  constructor(stackFiles: Readonly<Record<string, string>>) {
+  static async open(stackFiles: Readonly<Record<string, string>>): Promise<ToolScene> {
+    const registry = await RegistryServer.start();
+    for (let number = 1; number <= LAST_BUILD; number += 1) {
+      registry.pushImage(imageOf(String(number)), ...GIVERS.map((giver) => `${giver}-${number}`));
+    }
+    const scene = new ToolScene(registry, mkdtempSync(join(tmpdir(), "baton-test-")));
+    scene.make(stackFiles);
+    return scene;
+  }
+
+  private constructor(
+    readonly registry: RegistryServer,
+    readonly folder: string,
+  ) {}
+
+  /** The same as it is now, in a folder of its own, for whoever runs the tool as a process. */
+  copy(): ToolScene {
+    const folder = mkdtempSync(join(tmpdir(), "baton-test-"));
+    execFileSync("cp", ["-a", `${this.folder}/.`, folder]);
+    return new ToolScene(this.registry, folder);
+  }
+
+  private make(stackFiles: Readonly<Record<string, string>>): void {
+    const { registry } = this;
     mkdirSync(join(this.folder, ".pulumi"));
     mkdirSync(join(this.folder, "bin"));
     writeFileSync(join(this.folder, "bin/pulumi"), FAKE_PULUMI, { mode: 0o755 });
@@ -85,7 +155,7 @@ runtime: nodejs
 config:
   baton:defaults:
     value:
-      registry: { kind: oci, repository: 127.0.0.1:1/podinfo, plainHttp: true }
+      registry: { kind: oci, repository: ${registry.host}/podinfo, plainHttp: true }
 `,
     );
     this.write("index.ts", "export {};\n");
@@ -97,17 +167,33 @@ config:
     this.git("commit", "--quiet", "-m", "Begin");
   }
 
-  remove(): void {
+  async remove(): Promise<void> {
     process.env["PATH"] = this.path;
-    rmSync(this.folder, { recursive: true });
+    for (const folder of [this.folder, this.copies]) rmSync(folder, { recursive: true });
+    await this.registry.stop();
+  }
+
+  /** Remembers all files and tags of images as they are; gives what puts them back. */
+  keep(): () => void {
+    const copy = join(this.copies, String(readdirSync(this.copies).length));
+    cpSync(this.folder, copy, { recursive: true });
+    const tags = [...this.registry.tags];
+    return () => {
+      rmSync(this.folder, { recursive: true });
+      cpSync(copy, this.folder, { recursive: true });
+      this.registry.tags.clear();
+      for (const [tag, digest] of tags) this.registry.tags.set(tag, digest);
+      this.printed.length = 0;
+      this.now = undefined;
+    };
   }
 
   context(): Promise<Context> {
-    return openContext(
-      this.folder,
-      (text) => this.printed.push(text),
-      (_, up) => up(() => {}),
-    );
+    return openContext(this.folder, {
+      print: (text) => this.printed.push(text),
+      showProgress: showNothing,
+      now: () => this.now ?? new Date(),
+    });
   }
 
   /** Who is at work from now on. */

@@ -1,5 +1,5 @@
 import * as assert from "node:assert/strict";
-import { diagnostics, hasTouched } from "../../cli/pulumi";
+import { diagnostics, hasTouched, PreviewOutput } from "../../cli/pulumi";
 
 const REFUSED = `Updating (qa):
 
@@ -24,5 +24,61 @@ describe("what Pulumi prints", () => {
 
   it("says why it failed", () => {
     assert.match(diagnostics(REFUSED), /^Diagnostics:\n[^]*nothing was updated$/);
+  });
+});
+
+describe("what Pulumi's preview prints", () => {
+  /** As in pkg/backend/display/json.go; what is not read is left out. */
+  const step = (fields: object) => ({
+    op: "update",
+    urn: "urn:pulumi:qa::baton::a:b:C::web",
+    ...fields,
+  });
+  const paths = (fields: object) => PreviewOutput.parse({ steps: [step(fields)] }).steps[0]?.paths;
+  const change = { kind: "update", inputDiff: true };
+
+  it("says which properties change", () => {
+    const detailedDiff = {
+      "spec.template.spec.containers[0].image": change,
+      "metadata.labels": change,
+    };
+    assert.deepEqual(paths({ detailedDiff, diffReasons: ["metadata", "spec"] }), [
+      "metadata.labels",
+      "spec.template.spec.containers[0].image",
+    ]);
+  });
+
+  it("names what it knows of where the provider gives no details", () => {
+    const reasons = { diffReasons: ["tag"], replaceReasons: ["digest", "tag"] };
+    assert.deepEqual(paths({ op: "replace", detailedDiff: null, ...reasons }), ["digest", "tag"]);
+    assert.equal(paths({ detailedDiff: null }), undefined);
+    assert.equal(paths({ detailedDiff: {} }), undefined);
+  });
+
+  it("tells another wait for what did not get ready from a change without details", () => {
+    const failed = { inputs: { a: 1 }, initErrors: ["web: not ready"] };
+    assert.deepEqual(paths({ oldState: failed, newState: { inputs: { a: 1 } } }), ["#initerror"]);
+    assert.equal(paths({ oldState: failed, newState: { inputs: { a: 2 } } }), undefined);
+    const ready = { inputs: { a: 1 } };
+    assert.equal(paths({ oldState: ready, newState: ready }), undefined);
+  });
+
+  it("keeps values and generated names to itself", () => {
+    const { steps } = PreviewOutput.parse({
+      config: { "baton:KEY": "plain" },
+      steps: [step({ detailedDiff: null, newState: { inputs: { password: "hunter2" } } })],
+    });
+    assert.deepEqual(steps, [step({})]);
+  });
+
+  it("leaves out what a component does not have", () => {
+    const state = { urn: "urn:pulumi:qa::baton::a:b:C::web", custom: false, type: "a:b:C" };
+    const same = { op: "same", detailedDiff: null, oldState: state, newState: state };
+    assert.equal(paths(same), undefined);
+    assert.equal(paths({ op: "create", detailedDiff: null, newState: state }), undefined);
+  });
+
+  it("may say nothing", () => {
+    assert.deepEqual(PreviewOutput.parse({}), { steps: [], diagnostics: [] });
   });
 });

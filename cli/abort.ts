@@ -1,0 +1,43 @@
+import { setTimeout } from "node:timers/promises";
+import { Refusal } from "../ledger/refusal";
+import { clusterOf } from "./cluster";
+import { checkName, type Context, type Report } from "./context";
+
+/** How often it is tried, a second apart. */
+const ATTEMPTS = 10;
+
+/**
+ * `baton abort ENV`: makes what is being rolled out or verified fail now, from any machine;
+ * whoever deploys goes back then.
+ */
+export async function abort(
+  context: Context,
+  environment: string,
+  { reason }: { reason: string },
+): Promise<Report> {
+  checkName(environment);
+  const cluster = clusterOf(environment, await context.project.config(environment));
+  const who = await context.ledger.person();
+  const stopped = await context.showProgress(`${environment}: abort`, async () => {
+    let begun: ReadonlyMap<string, string> | undefined;
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+      const found = await cluster.abort(who, reason, begun);
+      // Whoever waits for a rollout may have come a moment later: it is told until it has heard.
+      if (begun !== undefined && found.size === 0) break;
+      if (found.size > 0) begun ??= found;
+      await setTimeout(1000);
+    }
+    return [...(begun?.keys() ?? [])];
+  });
+  if (stopped.length === 0) {
+    throw new Refusal({
+      where: environment,
+      property: "the rollout",
+      value: "not running",
+      expected: "one to stop",
+      fix: `To return to the former release, run \`baton rollback ${environment}\``,
+    });
+  }
+  context.print(`${environment}: ${stopped.join(" and ")} stopped; whoever deploys goes back now.`);
+  return { outcome: "done", environment, stopped, reason };
+}

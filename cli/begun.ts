@@ -1,0 +1,63 @@
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { readStackFile, writeAtomically } from "../ledger/stack-file";
+import type { Target } from "../release/way-back";
+import type { Context } from "./context";
+
+/**
+ * What a command is about to do to an environment. It is kept beside git's own files from before
+ * anything is changed until all is recorded and told, so that the same command finishes what a
+ * killed one has begun, instead of doing the next thing.
+ */
+export type Begun = BegunDeployment | BegunWayBack;
+
+interface Beginning {
+  /** The environment's newest outcome at that time. */
+  readonly after: string | undefined;
+}
+
+export interface BegunDeployment extends Beginning {
+  readonly command: "deploy";
+  /** The request's id. */
+  readonly request: string;
+  /** What ran before. */
+  readonly former: Target | undefined;
+}
+
+export interface BegunWayBack extends Beginning {
+  readonly command: "rollback";
+  /** As it was told. */
+  readonly to: string | undefined;
+  readonly target: Target;
+  readonly left: { readonly tag: string; readonly digest: string };
+  /** Whether what is left has run. */
+  readonly ran: boolean;
+  /** What was checked out. */
+  readonly head: string;
+}
+
+/** What a command has begun here and not ended. */
+export async function begunBy<C extends Begun["command"]>(
+  context: Context,
+  environment: string,
+  command: C,
+): Promise<Extract<Begun, { command: C }> | undefined> {
+  const text = await readStackFile(await pathOf(context, environment));
+  const begun = text === "" ? undefined : (JSON.parse(text) as Begun);
+  return begun?.command === command ? (begun as Extract<Begun, { command: C }>) : undefined;
+}
+
+export async function begin(context: Context, environment: string, begun: Begun): Promise<void> {
+  const path = await pathOf(context, environment);
+  await mkdir(join(path, ".."), { recursive: true });
+  await writeAtomically(path, JSON.stringify(begun));
+}
+
+export async function end(context: Context, environment: string): Promise<void> {
+  await rm(await pathOf(context, environment), { force: true });
+}
+
+/** Beside the environment's runs; no environment's name has a dot. */
+async function pathOf({ ledger }: Context, environment: string): Promise<string> {
+  return join(await ledger.git.privateFolder(), `${environment}.begun`);
+}

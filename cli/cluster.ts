@@ -1,0 +1,182 @@
+import {
+  ApiException,
+  AppsV1Api,
+  BatchV1Api,
+  KubeConfig,
+  KubernetesObjectApi,
+  PatchStrategy,
+  type KubernetesObject,
+  type V1Job,
+} from "@kubernetes/client-node";
+import type { StackConfig } from "../ledger/stack-config";
+import { Refusal } from "../ledger/refusal";
+import { ABORT, abortOf, rolloutStatus } from "../provider/rollout";
+import { isTree, type Tree } from "../release/merge";
+
+/** What an environment consists of, of those kinds that a release makes. */
+const KINDS = [
+  ["v1", "ConfigMap"],
+  ["v1", "Secret"],
+  ["v1", "Service"],
+  ["apps/v1", "Deployment"],
+  ["batch/v1", "CronJob"],
+  ["batch/v1", "Job"],
+  ["policy/v1", "PodDisruptionBudget"],
+  ["autoscaling/v2", "HorizontalPodAutoscaler"],
+  ["networking.k8s.io/v1", "Ingress"],
+] as const;
+
+/** The namespace of an environment, as its stack file says where it is. */
+export class Cluster {
+  private readonly kubeconfig = new KubeConfig();
+
+  constructor(
+    private readonly environment: string,
+    readonly context: string | undefined,
+    readonly namespace: string,
+  ) {
+    this.kubeconfig.loadFromDefault();
+    if (context !== undefined) this.kubeconfig.setCurrentContext(context);
+  }
+
+  /** Whether an object is there, whatever it looks like. */
+  async has(object: Tree): Promise<boolean> {
+    return (await this.read(object)) !== undefined;
+  }
+
+  /** An object as it is now; nothing where there is none. */
+  async read(object: Tree): Promise<KubernetesObject | undefined> {
+    const { apiVersion, kind, metadata } = object;
+    const { name, namespace } = isTree(metadata) ? metadata : {};
+    if (typeof name !== "string") return undefined;
+    const api = KubernetesObjectApi.makeApiClient(this.kubeconfig);
+    const header = {
+      apiVersion: String(apiVersion),
+      kind: String(kind),
+      metadata: { name, namespace: typeof namespace === "string" ? namespace : "" },
+    };
+    try {
+      return await this.ask(() => api.read(header));
+    } catch (error) {
+      if (error instanceof ApiException && error.code === 404) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Makes what is being rolled out or verified fail now.
+   * @param begun what an earlier try has stopped; nothing else is stopped then, as it is the way back
+   * @returns what was stopped, and which pods it is about.
+   */
+  async abort(
+    who: string,
+    reason: string,
+    begun?: ReadonlyMap<string, string>,
+  ): Promise<Map<string, string>> {
+    const labelSelector = this.selector();
+    const { namespace } = this;
+    const { items: deployments } = await this.ask(() =>
+      this.kubeconfig
+        .makeApiClient(AppsV1Api)
+        .listNamespacedDeployment({ namespace, labelSelector }),
+    );
+    const { items: jobs } = await this.ask(() =>
+      this.kubeconfig.makeApiClient(BatchV1Api).listNamespacedJob({ namespace, labelSelector }),
+    );
+    const stopped = new Map<string, string>();
+    for (const deployment of deployments) {
+      const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
+      const [what, pods] = [`the rollout of ${name}`, JSON.stringify(deployment.spec?.template)];
+      if (rolloutStatus(deployment) !== "progressing") continue;
+      if (begun !== undefined && begun.get(what) !== pods) continue;
+      const annotations = { [ABORT]: abortOf(new Date(), who, reason) };
+      // Whoever changes it meanwhile goes back already, or will be asked again.
+      await this.patch("apps/v1", "Deployment", name, {
+        metadata: { annotations, resourceVersion },
+      });
+      stopped.set(what, pods);
+    }
+    for (const { metadata } of begun === undefined ? jobs.filter(isRunning) : []) {
+      // Its deadline is over: the Job fails, and whoever waits for it hears so.
+      const spec = { activeDeadlineSeconds: 1 };
+      await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
+      stopped.set(`the suite ${metadata?.name ?? ""}`, "");
+    }
+    return stopped;
+  }
+
+  /**
+   * The ids, `NAMESPACE/NAME`, of what is there and labelled as this environment's, by kind; without
+   * what a controller has made of it, such as a CronJob's Jobs.
+   */
+  async objects(): Promise<{ readonly kind: string; readonly id: string }[]> {
+    const api = KubernetesObjectApi.makeApiClient(this.kubeconfig);
+    const lists = KINDS.map(async ([apiVersion, kind]) => {
+      const list = await this.ask(() =>
+        api.list<KubernetesObject>(
+          apiVersion,
+          kind,
+          this.namespace,
+          ...([undefined, undefined, undefined, undefined, this.selector()] as const),
+        ),
+      );
+      const own = list.items.filter(({ metadata }) => !metadata?.ownerReferences?.length);
+      return own.map(({ metadata }) => ({
+        kind,
+        id: `${this.namespace}/${metadata?.name ?? ""}`,
+      }));
+    });
+    return (await Promise.all(lists)).flat();
+  }
+
+  private selector(): string {
+    return `app.kubernetes.io/managed-by=pulumi,app.kubernetes.io/instance=${this.environment}`;
+  }
+
+  private async patch(apiVersion: string, kind: string, name: string, change: Tree): Promise<void> {
+    const api = KubernetesObjectApi.makeApiClient(this.kubeconfig);
+    const { namespace } = this;
+    const metadata = isTree(change["metadata"]) ? change["metadata"] : {};
+    const body = { ...change, apiVersion, kind, metadata: { ...metadata, name, namespace } };
+    try {
+      await this.ask(() =>
+        api.patch(
+          body,
+          ...([undefined, undefined, undefined, undefined] as const),
+          PatchStrategy.MergePatch,
+        ),
+      );
+    } catch (error) {
+      const passed = error instanceof ApiException && (error.code === 409 || error.code === 404);
+      if (!passed) throw error;
+    }
+  }
+
+  /** @throws Refusal when the cluster does not answer; its own answers as they are. */
+  private async ask<T>(question: () => Promise<T>): Promise<T> {
+    try {
+      return await question();
+    } catch (error) {
+      if (error instanceof ApiException) throw error;
+      throw new Refusal({
+        where: this.environment,
+        property: "the cluster",
+        value: `out of reach (${error instanceof Error ? error.message : String(error)})`,
+        expected: "an answer",
+        fix: "Check the network and the kubeconfig, and run the same command again",
+      });
+    }
+  }
+}
+
+export function clusterOf(environment: string, config: StackConfig): Cluster {
+  const { cluster, namespace } = config;
+  return new Cluster(environment, cluster.context, namespace.name ?? environment);
+}
+
+function isRunning({ status }: V1Job): boolean {
+  const ended = status?.conditions?.some(
+    ({ type, status: is }) => (type === "Complete" || type === "Failed") && is === "True",
+  );
+  return ended !== true;
+}
