@@ -2,21 +2,25 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { isUp } from "../sandbox/host";
 import { showOnTerminal } from "../sandbox/progress";
 import type { Figure } from "./figure";
+import { measureLedger } from "./ledger";
 import { measurePath } from "./path";
 import { measurePreview } from "./preview";
 import { showOnStandardError } from "./progress";
 import { formatTable } from "./table";
 import { measureTagging } from "./tagging";
+import { measureTool } from "./tool";
 
 interface Options {
-  readonly only?: "preview" | "tagging" | "path";
+  readonly only?: (typeof MEASURES)[number];
   readonly rounds: number;
   readonly json?: boolean;
 }
 
+const MEASURES = ["preview", "tagging", "path", "tool", "ledger"] as const;
+
 new Command("bench")
   .description("Measures Baton against the same work done without it, on the sandbox.")
-  .addOption(new Option("--only <measure>", "one measure").choices(["preview", "tagging", "path"]))
+  .addOption(new Option("--only <measure>", "one measure").choices(MEASURES))
   .option("--rounds <count>", "how many previews of each", parseRounds, 15)
   .option("--json", "print the figures as JSON")
   .showHelpAfterError()
@@ -28,6 +32,8 @@ new Command("bench")
       preview: () => measurePreview(show, rounds),
       tagging: () => measureTagging(show),
       path: () => measurePath(show),
+      ledger: () => measureLedger(show),
+      tool: () => measureTool(show),
     };
     const figures: Figure[] = [];
     for (const measure of only === undefined ? Object.values(measures) : [measures[only]]) {

@@ -67,11 +67,25 @@ export class Project {
     return project;
   }
 
+  /** Commits the stack files as they are: the tool's ledger is this project's own repository. */
+  async commit(message: string): Promise<void> {
+    const git = (...args: string[]) =>
+      execa("git", [...SANDBOX_PERSON, ...args], { cwd: this.folder });
+    const found = await readdir(join(this.folder, ".git")).catch(() => undefined);
+    if (found === undefined) {
+      await writeFile(join(this.folder, ".gitignore"), "/state/\n/env\n*.log\n");
+      await git("init", "--quiet", "--initial-branch=main");
+    }
+    await git("add", "--all");
+    const { stdout } = await git("status", "--porcelain");
+    if (stdout !== "") await git("commit", "--quiet", "-m", message);
+  }
+
   /** Runs the Pulumi CLI in this project. */
   pulumi(...args: string[]): ResultPromise<{ cwd: string; env: Record<string, string> }> {
     return execa("pulumi", ["--non-interactive", ...args], {
       cwd: this.folder,
-      env: { ...this.environment },
+      env: { ...this.environment, PWD: this.folder },
     });
   }
 
@@ -84,9 +98,13 @@ export class Project {
    * Runs `pulumi up`; its output goes to `up-STACK.log` in the project's folder.
    * @throws Error with Pulumi's diagnostics.
    */
-  async up(stack: string): Promise<void> {
+  async up(stack: string, variables: Readonly<Record<string, string>> = {}): Promise<void> {
     const log = join(this.folder, `up-${stack}.log`);
-    const run = this.pulumi("up", "--yes", "--skip-preview", "--stack", stack);
+    const args = ["--non-interactive", "up", "--yes", "--skip-preview", "--stack", stack];
+    const run = execa("pulumi", args, {
+      cwd: this.folder,
+      env: { ...this.environment, PWD: this.folder, ...variables },
+    });
     run.stdout.pipe(createWriteStream(log));
     try {
       await run;
@@ -110,6 +128,12 @@ export class Project {
     return JSON.parse(stdout) as Record<string, unknown>;
   }
 }
+
+/** Whoever runs the sandbox need not have told git who they are. */
+const SANDBOX_PERSON = [
+  ...["-c", "user.name=sandbox", "-c", "user.email=sandbox@example.com"],
+  ...["-c", "commit.gpgsign=false"],
+];
 
 async function engineEnvironment(
   { context }: Place,

@@ -41,8 +41,25 @@ program
     ]);
     const project = await Project.open("project", place);
     await showOnTerminal(walkPath(project, "build-1", "v1.0.0"));
+    await project.commit("Carry build-1 through every environment");
     printTable(await readEnvironments(project, place));
     console.log(`Done in ${duration(Date.now() - began)}. By hand: cd ${project.folder}; . ./env`);
+  });
+
+program
+  .command("push <number>")
+  .description("push another build, for dev to take")
+  .addOption(ownRegistry())
+  .action(async (number: string, options: Options) => {
+    const build = Number(number);
+    if (!Number.isSafeInteger(build) || build < 1)
+      throw new Error(`sandbox: ${number} is no build number; expected one from 1.`);
+    await showOnTerminal([
+      {
+        title: `push build-${build}`,
+        task: () => pushBuild(build, targetsOf(checkPlace(options))),
+      },
+    ]);
   });
 
 program

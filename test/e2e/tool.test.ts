@@ -1,32 +1,51 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { ROOT } from "../../sandbox/folder";
-import { Scene } from "./scene";
+import { setTimeout } from "node:timers/promises";
+import { until } from "../../sandbox/cluster";
+import { BIN, ROOT } from "../../sandbox/folder";
+import { pushImage } from "../../sandbox/images";
+import { SlackServer, TOKEN } from "../support/slack";
+import { PATIENCE, Scene } from "./scene";
+
+/** Of a rollout without progress, in seconds. */
+const DEADLINE = 20;
+
+interface Ran {
+  readonly exitCode: number | undefined;
+  readonly text: string;
+}
 
 describe("the tool", () => {
   let scene: Scene;
-  let former: string;
-  let next: string;
+  let good: number;
+  let former: number;
+  let nextBuild: number;
   before(async () => {
     scene = await Scene.open();
-    const { folder } = scene.project;
-    [former, next] = [`dev-${scene.builds[1]}`, `dev-${scene.builds[2]}`];
-    for (const tag of [former, next]) {
-      if ((await scene.registry.resolve(tag)) !== undefined) continue;
-      await scene.deploy("dev", tag.replace("dev", "build"));
+    const { project } = scene;
+    [, former, good] = scene.builds;
+    nextBuild = good + 100;
+    // As after the path's own tests, where this runs by itself.
+    if ((await project.outputs("dr"))["release"] === undefined) {
+      for (const [index, environment] of project.path.entries()) {
+        const upstream = project.path[index - 1];
+        const tag = upstream && String((await project.outputs(upstream))["earnedTag"]);
+        const named = index > 2 ? version(1) : undefined;
+        await scene.deploy(environment, tag ?? `build-${former}`, named);
+      }
     }
-    if ((await scene.project.outputs("qa"))["earnedTag"] === undefined) {
-      await scene.deploy("qa", former);
+    for (const environment of ["qa", "prod"]) {
+      await project.setConfig(environment, "baton:rollout.progressDeadlineSeconds", `${DEADLINE}`);
     }
-    await scene.project.setConfig("qa", "baton:approval.required", "1");
-    await writeFile(join(folder, ".gitignore"), "state/\nenv\n*.log\n*.good\n*.suite\n*.json\n");
-    await git("init", "--quiet", "--initial-branch=main");
-    for (const what of ["commit", "tag"]) await git("config", `${what}.gpgsign`, "false");
-    await git("add", ".");
-    await git("commit", "--quiet", "-m", "Begin");
+    await project.setConfig("prod", "baton:approval.required", "2");
+    await rm(join(project.folder, ".git"), { recursive: true, force: true });
+    await project.commit("Begin");
   });
+
+  /** Versions name one image for good, so each run needs its own. */
+  const version = (major: number) => `v${major}.0.${good}`;
 
   const as = (person: string) => ({
     GIT_AUTHOR_NAME: person,
@@ -40,85 +59,337 @@ describe("the tool", () => {
     return (await execa("git", args, options)).stdout;
   };
 
-  /** Runs the tool as a person would, and says what it printed. */
-  const baton = async (person: string, ...args: string[]) => {
+  const start = (person: string, args: readonly string[], variables = {}) => {
     const { folder, environment } = scene.project;
     const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args];
-    const env = { ...environment, ...as(person), NO_COLOR: "1" };
-    const run = await execa("node", command, { cwd: ROOT, env, reject: false, all: true });
-    assert.doesNotMatch(run.all, /\n\s+at .*:\d+:\d+/, "no stack trace");
-    return { exitCode: run.exitCode, text: run.all };
+    const env = { ...environment, ...as(person), ...variables, NO_COLOR: "1" };
+    return execa("node", command, { cwd: ROOT, env, reject: false, all: true });
   };
 
-  /** Expects a command to do what it was asked to. */
-  const done = async (person: string, ...args: string[]): Promise<string> => {
-    const { exitCode, text } = await baton(person, ...args);
-    assert.equal(exitCode, 0, text);
-    return text;
+  /** Runs the tool as a person would, and says what it printed. */
+  const baton = async (person: string, ...args: string[]): Promise<Ran> => {
+    const { all, exitCode } = await start(person, args);
+    assert.doesNotMatch(all, /\n\s+at .*:\d+:\d+/, "no stack trace");
+    return { exitCode, text: all };
   };
+
+  /** Expects a command to end so. */
+  const ends = async (exitCode: number, person: string, ...args: string[]): Promise<string> => {
+    const ran = await baton(person, ...args);
+    assert.equal(ran.exitCode, exitCode, ran.text);
+    return ran.text;
+  };
+  const done = (person: string, ...args: string[]) => ends(0, person, ...args);
 
   const digestOf = async (tag: string) => (await scene.registry.resolve(tag)) ?? assert.fail(tag);
+  const runs = async (environment: string) => {
+    const { imageTag } = (await scene.project.outputs(environment))["release"] as {
+      imageTag: string;
+    };
+    return imageTag;
+  };
+  const outcomes = async (environment: string) => {
+    const format = "--format=%(contents:subject)";
+    const list = await git("tag", "--list", format, `outcome/${environment}/*`);
+    return list === "" ? [] : list.split("\n");
+  };
+  /** An image that crashes, under a tag that nobody has earned for it. */
+  const bad = async (giver: string): Promise<string> => {
+    nextBuild += 1;
+    const tag = `${giver}-${nextBuild}`;
+    const files = { "bin/podinfo": join(BIN, "podcli") };
+    await pushImage(tag, scene.target, { files, entrypoint: ["/bin/podinfo", tag] });
+    return tag;
+  };
+  const newPod = async () => (await scene.pods("qa")).length > 2;
+  /** Whether the stack is free, and its state without anything that was begun and not ended. */
+  const isSettled = async (environment: string) => {
+    const state = JSON.parse(await scene.state(environment)) as {
+      deployment: { pending_operations?: unknown[]; resources: { id?: string; type: string }[] };
+    };
+    const locks = await execa(
+      "find",
+      [join(scene.project.folder, "state/.pulumi/locks"), "-type", "f"],
+      {
+        reject: false,
+      },
+    );
+    assert.equal(locks.stdout, "", "no lock");
+    assert.deepEqual(state.deployment.pending_operations ?? [], []);
+    const { items } = await scene.core.listNamespacedConfigMap({
+      namespace: scene.namespaceOf(environment),
+      labelSelector: "app.kubernetes.io/managed-by=pulumi",
+    });
+    const recorded = state.deployment.resources
+      .filter(({ type }) => type === "kubernetes:core/v1:ConfigMap")
+      .map(({ id }) => id?.split("/")[1]);
+    const there = items.map(({ metadata }) => metadata?.name);
+    assert.deepEqual(there.sort(), recorded.sort(), "every object is recorded");
+  };
+  const pulumiOf = async (environment: string): Promise<number> => {
+    let pid = 0;
+    await until(
+      "a run of Pulumi",
+      async () => {
+        const found = await execa("pgrep", ["-f", `^pulumi up .*--stack ${environment} `], {
+          reject: false,
+        });
+        pid = Number(found.stdout.split("\n")[0]);
+        return pid > 0;
+      },
+      PATIENCE,
+    );
+    return pid;
+  };
+
+  it("carries a build from dev to dr, with two people's approval for prod", async () => {
+    const slack = await SlackServer.start();
+    for (const channel of ["dev", "qa", "release", "oncall"]) {
+      slack.channels.set(`podinfo-${channel}`, `C-${channel}`);
+    }
+    try {
+      const { environment } = slack;
+      const promote = async (...args: string[]) => {
+        const ran = await start("ann", ["promote", ...args, "--yes"], environment);
+        return { exitCode: ran.exitCode, text: ran.all };
+      };
+      for (const args of [["dev", "--tag", `build-${good}`], ["qa"], ["stage"]]) {
+        const ran = await promote(...args);
+        assert.equal(ran.exitCode, 0, ran.text);
+      }
+      const waiting = await promote("prod", "--version", version(2));
+      assert.equal(waiting.exitCode, 3, waiting.text);
+      assert.match(waiting.text, /prod: stage-\d+ → stage-\d+\n +digest[^]*version +v\S+ → v2\./);
+      assert.match(waiting.text, /suites +smoke: passed in \d+ s[^]*load: passed/);
+      assert.match(await ends(0, "ann", "approve", "prod"), /your own request/);
+      for (const person of ["bob", "carol"]) {
+        assert.equal((await promote("prod", "--version", version(2))).exitCode, 3);
+        await done(person, "approve", "prod");
+      }
+      assert.match(
+        await done("ann", "why", "prod"),
+        /approvals .*bob@example\.com and\s+carol@example\.com/,
+      );
+      for (const args of [["prod", "--version", version(2)], ["dr"]]) {
+        const ran = await promote(...args);
+        assert.equal(ran.exitCode, 0, ran.text);
+      }
+      const digest = await digestOf(`build-${good}`);
+      for (const name of scene.project.path) {
+        assert.deepEqual(await scene.runningDigests(name), [digest], name);
+      }
+      assert.equal(await git("status", "--short"), "");
+      const told = slack.messages.map(({ text }) => text).join("\n");
+      assert.match(told, /prod.*v2\./);
+      assert.doesNotMatch(told, new RegExp(TOKEN));
+    } finally {
+      await slack.stop();
+    }
+  });
+
+  it("says what runs where, why something may not move, and what has happened", async () => {
+    const { environments } = JSON.parse(await done("ann", "status", "--json")) as {
+      environments: { environment: string; runs: { tag: string; version?: string } }[];
+    };
+    const versions = environments.map(({ environment, runs: { version: runs } }) => [
+      environment,
+      runs,
+    ]);
+    assert.deepEqual(
+      versions.filter(([name]) => scene.project.path.includes(name ?? "")),
+      scene.project.path.map((name, index) => [name, index > 2 ? version(2) : undefined]),
+    );
+    const { entries } = JSON.parse(await done("ann", "history", "prod", "--json")) as {
+      entries: { approvedBy: string[]; tag: string }[];
+    };
+    assert.deepEqual(entries[0]?.approvedBy.sort(), ["bob@example.com", "carol@example.com"]);
+    await done("ann", "drift", "prod");
+  });
+
+  it("lets nobody pass it by with `pulumi up`, but for a reason that everybody sees", async () => {
+    const { project } = scene;
+    const tag = await bad("stage");
+    await project.setConfig("prod", "imageTag", tag);
+    await project.setConfig("prod", "imageDigest", await digestOf(tag));
+    await project.setConfig("prod", "version", version(4));
+    await project.pulumi("preview", "--stack", "prod");
+    await assert.rejects(
+      project.up("prod"),
+      /prod: the plan is another one: tag, digest, version moved/,
+    );
+    assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);
+    await git("checkout", "--quiet", "Pulumi.prod.yaml");
+    await project.setConfig("prod", "baton:settings.config.LOG_LEVEL", "error");
+    await project.up("prod", { BATON_BREAK_GLASS: "the log was full" });
+    assert.equal((await project.outputs("prod"))["breakGlass"], "the log was full");
+    assert.match(await done("ann", "status"), /the log was full/);
+    await git("checkout", "--quiet", "Pulumi.prod.yaml");
+    await project.up("prod");
+  });
+
+  it("refuses what was changed after its approval", async () => {
+    await done("ann", "request", "qa", "--tag", `dev-${former}`);
+    await scene.project.setConfig("qa", "baton:settings.config.LOG_LEVEL", "debug");
+    const text = await ends(1, "ann", "deploy", "qa", "--yes");
+    assert.match(text, /qa: the plan is another one: settings moved since the request/);
+    await git("checkout", "--quiet", "Pulumi.qa.yaml");
+  });
 
   it("writes nothing when the preview fails", async () => {
     const commit = await git("rev-parse", "HEAD");
     await scene.project.setConfig("qa", "baton:quota.pods", "1");
-    const { exitCode, text } = await baton("ann", "request", "qa", "--tag", next);
-    assert.equal(exitCode, 1);
+    const text = await ends(1, "ann", "request", "qa", "--tag", `dev-${good}`);
     assert.match(text, /qa: baton:quota\S* is/);
     await git("checkout", "--quiet", "Pulumi.qa.yaml");
     assert.equal(await git("rev-parse", "HEAD"), commit);
   });
 
-  it("promotes behind an approved preview", async () => {
-    for (const tag of [former, next]) {
-      const card = await done("ann", "request", "qa", "--tag", tag);
-      assert.match(card, new RegExp(`^qa: .*${tag}[^]*missing +qa: the request is approved by no`));
-      assert.equal((await baton("ann", "deploy", "qa", "--yes")).exitCode, 1);
-      await done("bob", "approve", "qa");
-      const text = await done("ann", "deploy", "qa", "--yes");
-      assert.match(text, new RegExp(`qa: ${tag} is deployed and verified`));
-      assert.deepEqual(await scene.runningDigests("qa"), [await digestOf(tag)]);
-    }
-    assert.equal(await git("status", "--short"), "");
-  });
-
-  it("refuses what was changed after its approval", async () => {
-    await scene.project.setConfig("qa", "baton:settings.config.LOG_LEVEL", "debug");
-    const { exitCode, text } = await baton("ann", "deploy", "qa", "--yes");
-    assert.equal(exitCode, 1);
-    assert.match(text, /qa: the plan is another one: settings moved since the request/);
-    await git("checkout", "--quiet", "Pulumi.qa.yaml");
-  });
-
-  it("goes back by itself when a release fails", async () => {
-    const digest = await digestOf(next);
-    await scene.project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "20");
-    await scene.project.setConfig("qa", "baton:workloads.web.probes.readiness.path", "/nope");
-    await done("ann", "request", "qa", "--tag", former);
-    await done("bob", "approve", "qa");
-    const { exitCode, text } = await baton("ann", "deploy", "qa", "--yes");
-    assert.equal(exitCode, 1);
-    assert.match(text, new RegExp(`qa: ${former} failed; ${next} runs again, as before`));
-    assert.deepEqual(await scene.runningDigests("qa"), [digest]);
+  it("stops a bad build in qa by itself, and holds it", async () => {
+    const tag = await bad("dev");
+    const text = await ends(4, "ann", "promote", "qa", "--tag", tag, "--yes");
+    assert.match(text, new RegExp(`qa: ${tag} failed; dev-${good} runs again, as before`));
+    assert.match(text, /exit code 1; its last words/);
+    assert.deepEqual(await scene.runningDigests("qa"), [await digestOf(`build-${good}`)]);
+    assert.match(await ends(1, "ann", "deploy", "qa", "--yes"), /is held by ann@example\.com/);
+    assert.match(await done("ann", "status"), new RegExp(tag));
     // The stack file still asks for what failed, until somebody says otherwise.
-    assert.match(await done("ann", "rollback", "qa"), new RegExp(`${next} runs again`));
-    assert.doesNotMatch(await git("show", "HEAD:Pulumi.qa.yaml"), /nope/);
+    await done("ann", "rollback", "qa", "--to", `dev-${good}`);
+    await isSettled("qa");
   });
 
-  it("goes back to the former release, and says so in the status", async () => {
-    await done("ann", "rollback", "qa");
-    assert.deepEqual(await scene.runningDigests("qa"), [await digestOf(former)]);
+  it("goes back by itself when a bad one is forced through to prod, and holds it", async () => {
+    const tag = await bad("stage");
+    const promote = ["promote", "prod", "--tag", tag, "--version", version(3), "--yes"];
+    await ends(3, "ann", ...promote);
+    for (const person of ["bob", "carol"]) await done(person, "approve", "prod");
+    const text = await ends(4, "ann", ...promote);
+    assert.match(text, new RegExp(`prod: ${tag} failed; stage-${good} runs again, as before`));
+    assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);
+    assert.equal(await scene.registry.resolve(`prod-${version(3)}`), undefined);
+    assert.match(await ends(1, "ann", "deploy", "prod", "--yes"), /is held by/);
+    await done("ann", "rollback", "prod", "--to", `stage-${good}`);
     assert.equal(await git("status", "--short"), "");
-    const { environments } = JSON.parse(await done("ann", "status", "--json")) as {
-      environments: { environment: string; runs: { tag: string }; asksFor: string }[];
-    };
-    const names = environments.map(({ environment }) => environment);
-    assert.deepEqual(
-      // Other tests may have added environments.
-      names.filter((name) => scene.project.path.includes(name)),
-      scene.project.path,
+  });
+
+  it("goes back to the former release, and forward when the hold is released", async () => {
+    await done("ann", "promote", "qa", "--tag", `dev-${former}`, "--yes");
+    await done("ann", "rollback", "qa");
+    assert.equal(await runs("qa"), `dev-${good}`);
+    assert.match(
+      await ends(1, "ann", "promote", "qa", "--tag", `dev-${former}`, "--yes"),
+      /held by/,
     );
-    const qa = environments.find(({ environment }) => environment === "qa");
-    assert.deepEqual([qa?.runs.tag, qa?.asksFor], [former, former]);
+    await done("bob", "unhold", `dev-${former}`, "--reason", "it was the database");
+    await done("ann", "stop", "--reason", "something is wrong");
+    assert.match(await ends(1, "ann", "deploy", "qa", "--yes"), /something is wrong/);
+    await done("ann", "resume", "--reason", "nothing is");
+    await done("ann", "deploy", "qa", "--yes");
+    assert.equal(await runs("qa"), `dev-${former}`);
+  });
+
+  it("stops a running rollout from elsewhere", async () => {
+    const { project } = scene;
+    await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "600");
+    await project.setConfig("qa", "baton:workloads.web.probes.readiness.path", "/nope");
+    await done("ann", "request", "qa", "--tag", `dev-${good}`);
+    const deploying = start("ann", ["deploy", "qa", "--yes"]);
+    await until("a new pod", newPod, PATIENCE);
+    const began = Date.now();
+    await done("bob", "abort", "qa", "--reason", "never mind");
+    const { exitCode, all } = await deploying;
+    assert.equal(exitCode, 4, all);
+    assert.match(all, /aborted by bob@example\.com: never mind/);
+    assert.ok(Date.now() - began < 60_000);
+    assert.equal(await runs("qa"), `dev-${former}`);
+    await done("bob", "unhold", `dev-${good}`, "--reason", "it was a test");
+    await done("ann", "rollback", "qa", "--to", `dev-${former}`);
+  });
+
+  describe("killed in the middle of a deployment", () => {
+    let next: string;
+    beforeEach(async () => {
+      next = (await runs("qa")) === `dev-${good}` ? `dev-${former}` : `dev-${good}`;
+      await done("ann", "request", "qa", "--tag", next);
+    });
+    afterEach(async () => {
+      const text = await done("ann", "deploy", "qa", "--yes");
+      assert.match(text, new RegExp(`qa: ${next} is deployed`));
+      assert.equal(await runs("qa"), next);
+      await isSettled("qa");
+      const recorded = await outcomes("qa");
+      assert.equal(recorded.at(-1), `qa: ${next} deployed`);
+      assert.notEqual(recorded.at(-1), recorded.at(-2), "once");
+    });
+
+    it("carries on after the tool was killed, while Pulumi goes on", async () => {
+      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      await pulumiOf("qa");
+      await setTimeout(3000);
+      deploying.kill("SIGKILL");
+      await deploying;
+    });
+
+    it("carries on after Pulumi was killed", async () => {
+      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const pid = await pulumiOf("qa");
+      await until("a new pod", newPod, PATIENCE);
+      process.kill(pid, "SIGKILL");
+      const { exitCode, all } = await deploying;
+      assert.equal(exitCode, 5, all);
+      assert.match(all, /Pulumi was killed .* Run the same command again/);
+    });
+
+    it("carries on after everything was killed while objects were made", async () => {
+      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const pid = await pulumiOf("qa");
+      const selector = `baton/image-tag=${next}`;
+      const namespace = scene.namespaceOf("qa");
+      await until(
+        "a new ConfigMap",
+        async () => {
+          const made = await scene.core.listNamespacedConfigMap({
+            namespace,
+            labelSelector: selector,
+          });
+          return made.items.length > 0;
+        },
+        PATIENCE,
+      );
+      deploying.kill("SIGKILL");
+      process.kill(pid, "SIGKILL");
+      await execa("pkill", ["-KILL", "-f", "pulumi-resource-"], { reject: false });
+      await deploying;
+    });
+
+    it("carries on after a provider was killed", async () => {
+      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      await pulumiOf("qa");
+      await until("a new pod", newPod, PATIENCE);
+      await execa("pkill", ["-KILL", "-f", "pulumi-resource-kubernetes"], { reject: false });
+      const { exitCode, all } = await deploying;
+      // What happened to the release is not known, so the former one runs again, or nothing was lost.
+      assert.ok(exitCode === 4 || exitCode === 5 || exitCode === 0, all);
+      if (exitCode !== 4) return;
+      assert.equal(await runs("qa"), next === `dev-${good}` ? `dev-${former}` : `dev-${good}`);
+      await done("ann", "unhold", next, "--reason", "it was the provider");
+    });
+  });
+
+  it("lets one of two deploy, and says who that is", async () => {
+    const next = (await runs("qa")) === `dev-${good}` ? `dev-${former}` : `dev-${good}`;
+    await done("ann", "request", "qa", "--tag", next);
+    const before = (await outcomes("qa")).length;
+    const both = await Promise.all(
+      ["ann", "bob"].map((person) => baton(person, "deploy", "qa", "--yes")),
+    );
+    const [winner, loser] = both.sort((a, b) => (a.exitCode ?? 9) - (b.exitCode ?? 9));
+    assert.equal(winner?.exitCode, 0, winner?.text);
+    assert.ok(
+      /held by \S+ on \S+ since/.test(loser?.text ?? "") ||
+        /deployed already/.test(loser?.text ?? ""),
+      loser?.text,
+    );
+    assert.equal((await outcomes("qa")).length, before + 1);
+    await isSettled("qa");
   });
 });

@@ -77,6 +77,11 @@ func (provider) Create(_ context.Context, request *rpc.CreateRequest) (*rpc.Crea
 	return &rpc.CreateResponse{Id: "none", Properties: properties}, nil
 }
 
+func (provider) Read(_ context.Context, request *rpc.ReadRequest) (*rpc.ReadResponse, error) {
+	// What was generated is in the state only.
+	return &rpc.ReadResponse{Id: request.Id, Inputs: request.Inputs, Properties: request.Properties}, nil
+}
+
 func (provider) Delete(context.Context, *rpc.DeleteRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, nil
 }

@@ -1,0 +1,138 @@
+import { execa } from "execa";
+import { cp, mkdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { stampOf } from "../ledger/ledger";
+import { Project } from "../sandbox/engine";
+import { ROOT, SANDBOX } from "../sandbox/folder";
+import { compare, type Figure, type Limit } from "./figure";
+import type { Show } from "./progress";
+import { quantile } from "./statistics";
+import { seconds } from "./stopwatch";
+
+const FOLDER = join(SANDBOX, "bench-ledger");
+const PROMOTIONS = 10_000;
+const ROUNDS = 5;
+const LIMIT: Limit = { of: "baton", most: 1 };
+/** What the open request is for. */
+const ASKED = "prod";
+const COMMANDS = [["status"], ["why", ASKED], ["history"]] as const;
+
+/**
+ * Times what the tool says of the sandbox's stacks beside a ledger of years, as whole processes,
+ * and beside one that has just begun.
+ */
+export async function measureLedger(show: Show): Promise<Figure[]> {
+  const project = await Project.open("project", {});
+  const figures: Figure[] = [];
+  const time = async (count: number): Promise<number[]> => {
+    const medians: number[] = [];
+    await writeLedger(project, count);
+    for (const command of COMMANDS) {
+      const times: number[] = [];
+      // The first only warms the caches.
+      for (let round = 0; round <= ROUNDS; round++) {
+        const took = await seconds(() => baton(project, command));
+        if (round > 0) times.push(took);
+      }
+      medians.push(quantile(times, 0.5));
+    }
+    return medians;
+  };
+  let few: number[] = [];
+  await show([
+    {
+      title: "a promotion in each environment",
+      task: async () => {
+        few = await time(project.path.length);
+      },
+    },
+    {
+      title: `${PROMOTIONS.toLocaleString("en")} promotions`,
+      task: async () => {
+        const many = await time(PROMOTIONS);
+        COMMANDS.forEach((command, index) =>
+          figures.push(
+            compare({
+              measure: `baton ${command.join(" ")}, ${PROMOTIONS.toLocaleString("en")} promotions`,
+              unit: "s",
+              baton: many[index] ?? NaN,
+              comparedWith: `${project.path.length} promotions`,
+              compared: few[index] ?? NaN,
+              limit: LIMIT,
+            }),
+          ),
+        );
+      },
+    },
+  ]);
+  await rm(FOLDER, { recursive: true, force: true });
+  return figures;
+}
+
+async function baton({ environment }: Project, command: readonly string[]): Promise<unknown> {
+  const main = join(ROOT, "cli/main.ts");
+  const register = join(ROOT, "node_modules/ts-node/register");
+  return execa(process.execPath, ["-r", register, main, ...command], {
+    cwd: FOLDER,
+    env: { ...environment, PWD: FOLDER },
+  });
+}
+
+/** Makes a project with the sandbox's stack files and stacks, and a repository that has seen much. */
+async function writeLedger({ folder, path }: Project, promotions: number): Promise<void> {
+  await rm(FOLDER, { recursive: true, force: true });
+  await mkdir(FOLDER, { recursive: true });
+  const names = ["Pulumi.yaml", ...path.map((name) => `Pulumi.${name}.yaml`)];
+  for (const name of names) await cp(join(folder, name), join(FOLDER, name));
+  const git = (args: readonly string[], input?: string) =>
+    execa("git", args, { cwd: FOLDER, ...(input === undefined ? {} : { input }) });
+  await git(["init", "--quiet", "--initial-branch=main"]);
+  const files = await Promise.all(
+    names.map(async (name) => [name, await readFile(join(FOLDER, name), "utf8")] as const),
+  );
+  await git(["fast-import", "--quiet"], [...history(new Map(files), path, promotions)].join(""));
+  await git(["reset", "--quiet"]);
+  // As git itself tidies up once there is much.
+  await git(["gc", "--quiet"]);
+}
+
+/** So many promotions through the environments in turn, for git's fast-import, and an open request. */
+function* history(
+  files: ReadonlyMap<string, string>,
+  path: readonly string[],
+  promotions: number,
+): Generator<string> {
+  const person = "Ann <ann@example.com>";
+  const data = (text: string) => `data ${Buffer.byteLength(text)}\n${text}\n`;
+  const begin = Date.UTC(2020, 0, 1);
+  const at = (index: number) => new Date(begin + (index + 1) * 3_600_000);
+  const stamp = (index: number) => `${at(index).getTime() / 1000} +0000`;
+  const digest = (index: number) => `sha256:${String(index).padStart(64, "0")}`;
+  yield `commit refs/heads/main\ncommitter ${person} ${stamp(-1)}\n${data("Begin")}`;
+  for (const [name, text] of files) yield `M 100644 inline ${name}\n${data(text)}`;
+  yield "\n";
+  for (let index = 0; index <= promotions; index++) {
+    const isLast = index === promotions;
+    const environment = isLast ? ASKED : (path[index % path.length] ?? "");
+    const tag = `build-${index + 1}`;
+    const plan = String(index).padStart(64, "0");
+    const named =
+      `Baton-Id: ${index}\nBaton-Tag: ${tag}\nBaton-Digest: ${digest(index)}\n` +
+      `Baton-Plan: ${plan}\nBaton-Parts: tag=1 digest=2 settings=3 program=4\n`;
+    const file = `Pulumi.${environment}.yaml`;
+    yield `commit refs/heads/main\nmark :${index + 1}\ncommitter ${person} ${stamp(index)}\n`;
+    yield data(`Request ${tag} for ${environment}\n\nBaton-Request: ${environment}\n${named}`);
+    yield `M 100644 inline ${file}\n${data(`${files.get(file) ?? ""}# ${tag}\n`)}\n`;
+    const approval = `approve/${environment}/${plan.slice(-12)}/bob-example.com`;
+    yield `tag ${approval}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
+    yield data(`approve ${tag} for ${environment}\n\n${named}`);
+    if (isLast) return;
+    const outcome = `outcome/${environment}/${stampOf(at(index))}`;
+    yield `tag ${outcome}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
+    yield data(
+      `${environment}: ${tag} deployed\n\nBaton-Result: deployed\n${named}` +
+        `Baton-Former: build-${index} ${digest(index - 1)}\n` +
+        "Baton-Approved-By: bob@example.com\nBaton-Who: ann@example.com\n",
+    );
+  }
+}
