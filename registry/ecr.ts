@@ -86,6 +86,28 @@ export class EcrRegistry implements Registry {
     });
   }
 
+  async tags(): Promise<string[]> {
+    const { paginateListImages } = await import("@aws-sdk/client-ecr");
+    const tags: string[] = [];
+    try {
+      const pages = paginateListImages(
+        { client: await this.connect() },
+        {
+          registryId: this.account,
+          repositoryName: this.name,
+          filter: { tagStatus: "TAGGED" },
+        },
+      );
+      for await (const { imageIds = [] } of pages) {
+        tags.push(...imageIds.flatMap(({ imageTag }) => imageTag ?? []));
+      }
+      return tags;
+    } catch (error) {
+      if ((error as Error).name === "RepositoryNotFoundException") return [];
+      throw this.failed(error as Error);
+    }
+  }
+
   /** An image's configuration is to ECR one of its layers. */
   private async download(digest: Digest): Promise<Uint8Array> {
     const { GetDownloadUrlForLayerCommand } = await import("@aws-sdk/client-ecr");
@@ -153,7 +175,7 @@ export class EcrRegistry implements Registry {
     return new RegistryError(
       `${this.location.repository}: ECR in ${this.region} cannot be asked: ${error.name}: ` +
         `${error.message}. Check the AWS credentials and their rights to ecr:BatchGetImage, ` +
-        "ecr:GetDownloadUrlForLayer and ecr:PutImage, and run the same command again.",
+        "ecr:GetDownloadUrlForLayer, ecr:ListImages and ecr:PutImage, and run the same command again.",
     );
   }
 }

@@ -15,6 +15,8 @@ const MANIFEST_TYPES = [
   "application/vnd.docker.distribution.manifest.v2+json",
 ].join(", ");
 
+/** How many tags at once; registries may give fewer. */
+const PAGE = 1000;
 const RETRIES = 3;
 /** Of one request, in milliseconds. */
 const TIMEOUT = 15_000;
@@ -78,6 +80,22 @@ export class OciRegistry implements Registry {
         return Buffer.from(await response.arrayBuffer());
       },
     });
+  }
+
+  /** Page by page, as the registry links them. */
+  async tags(): Promise<string[]> {
+    const tags: string[] = [];
+    let page: string | undefined = `tags/list?n=${PAGE}`;
+    while (page !== undefined) {
+      const response: Response = await this.request("GET", page, { headers: {} });
+      // A repository that nobody has pushed to is not there.
+      if (response.status === 404) return tags;
+      await this.expect(response, 200, "the list of tags");
+      const body = (await response.json()) as { tags?: string[] | null };
+      tags.push(...(body.tags ?? []));
+      page = nextPage(response.headers.get("link"));
+    }
+    return tags;
   }
 
   private async manifest(reference: string) {
@@ -179,6 +197,15 @@ export class OciRegistry implements Registry {
         "BATON_REGISTRY_PASSWORD to an account that may read and tag.",
     );
   }
+}
+
+/**
+ * What follows a page of tags, by its `Link` header (RFC 5988). Only its question is taken: that
+ * one goes to this repository, whatever address the registry knows itself by.
+ */
+function nextPage(link: string | null): string | undefined {
+  const question = /<[^>]*?(\?[^>]*)>\s*;[^,]*\brel="?next\b/i.exec(link ?? "")?.[1];
+  return question === undefined ? undefined : `tags/list${question}`;
 }
 
 function basic({ username, password }: Credentials): string {

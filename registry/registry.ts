@@ -38,6 +38,11 @@ export interface Registry {
    * @throws RegistryError when the registry cannot be asked, or has no such image.
    */
   labels(digest: Digest): Promise<Readonly<Record<string, string>>>;
+  /**
+   * Every tag, in no order; none where nothing was pushed yet.
+   * @throws RegistryError when the registry cannot be asked.
+   */
+  tags(): Promise<string[]>;
 }
 
 export function openRegistry(location: RegistryLocation): Registry {

@@ -20,6 +20,8 @@ export class RegistryServer {
   failures: number[] = [];
   /** Leaves the digest out of its headers, as some registries do. */
   hidesDigest = false;
+  /** How many tags it gives at once. */
+  pageLength = 2;
   private readonly manifests = new Map<string, Manifest>();
   private readonly blobs = new Map<string, Buffer>();
   private readonly server = createServer((request, response) => {
@@ -91,6 +93,10 @@ export class RegistryServer {
       response.writeHead(401, { "www-authenticate": challenge }).end();
       return;
     }
+    if (url.includes("/tags/list")) {
+      this.listTags(new URL(url, "http://registry"), response);
+      return;
+    }
     const blob = this.blobs.get(url.split("/blobs/")[1] ?? "");
     if (blob !== undefined) {
       response.writeHead(200).end(blob);
@@ -115,6 +121,20 @@ export class RegistryServer {
       ...(this.hidesDigest ? {} : { "docker-content-digest": digest }),
     });
     response.end(method === "HEAD" ? undefined : manifest.bytes);
+  }
+
+  /** Pages by the last tag of the one before, whatever length is asked for. */
+  private listTags({ pathname, searchParams }: URL, response: ServerResponse): void {
+    const all = [...this.tags.keys()].sort();
+    if (all.length === 0) {
+      response.writeHead(404).end(JSON.stringify({ errors: [{ code: "NAME_UNKNOWN" }] }));
+      return;
+    }
+    const rest = all.filter((tag) => tag > (searchParams.get("last") ?? ""));
+    const page = rest.slice(0, this.pageLength);
+    const next = `<${pathname}?last=${page.at(-1) ?? ""}&n=${this.pageLength}>; rel="next"`;
+    response.writeHead(200, page.length < rest.length ? { link: next } : {});
+    response.end(JSON.stringify({ tags: page }));
   }
 
   private authorized({ headers }: IncomingMessage): boolean {

@@ -6,7 +6,7 @@ import { openRegistry } from "../../registry/registry";
 
 const digestOf = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;
 
-/** The labels only: what else ECR does is the same calls that AWS documents. */
+/** Labels and tags only: what else ECR does is the same calls that AWS documents. */
 describe("Amazon ECR", () => {
   let server: Server;
   let url: string;
@@ -46,9 +46,17 @@ describe("Amazon ECR", () => {
   interface Question {
     readonly imageIds?: { imageDigest: string }[];
     readonly layerDigest?: string;
+    readonly nextToken?: string;
   }
 
-  function answer(action: string | undefined, { imageIds, layerDigest }: Question): object {
+  function answer(action: string | undefined, question: Question): object {
+    const { imageIds, layerDigest, nextToken } = question;
+    if (action === "ListImages") {
+      const imageIdsOf = (...tags: string[]) => tags.map((imageTag) => ({ imageTag }));
+      return nextToken === undefined
+        ? { imageIds: imageIdsOf("build-1", "dev-1"), nextToken: "more" }
+        : { imageIds: imageIdsOf("qa-1") };
+    }
     if (action === "GetDownloadUrlForLayer") return { downloadUrl: `${url}/${layerDigest ?? ""}` };
     assert.equal(action, "BatchGetImage");
     const imageManifest = contents.get(imageIds?.[0]?.imageDigest ?? "");
@@ -68,6 +76,11 @@ describe("Amazon ECR", () => {
     const image = push({ config: { digest: push({ config: { Labels } }) } });
     assert.deepEqual(await labels(image), Labels);
     assert.deepEqual(await labels(push({ manifests: [{ digest: image }] })), Labels);
+  });
+
+  it("lists all tags, page by page", async () => {
+    const tags = await openRegistry({ kind: "ecr", repository }).tags();
+    assert.deepEqual(tags, ["build-1", "dev-1", "qa-1"]);
   });
 
   it("says so where there is no such image, or it cannot be read", async () => {

@@ -43,6 +43,21 @@ describe("an OCI registry", () => {
     assert.equal(await open().resolve("build-1"), digest);
   });
 
+  it("lists all tags, page by page", async () => {
+    const tags = ["build-1", "build-2", "dev-1", "dev-2", "qa-1"];
+    server.push("image", ...tags);
+    assert.deepEqual(await open().tags(), tags);
+    assert.deepEqual(server.requests, [
+      "GET /v2/team/podinfo/tags/list?n=1000",
+      "GET /v2/team/podinfo/tags/list?last=build-2&n=2",
+      "GET /v2/team/podinfo/tags/list?last=dev-2&n=2",
+    ]);
+  });
+
+  it("has no tags before the first push", async () => {
+    assert.deepEqual(await open().tags(), []);
+  });
+
   it("adds a tag with the very bytes and media type", async () => {
     const digest = server.push('{ "manifests": [ ] }\n', "build-1");
     const before = server.manifest(digest);
