@@ -14,6 +14,7 @@ import {
   type Context,
   type Report,
 } from "./context";
+import { announceRequest } from "./requested";
 
 /** `baton approve ENV`: a person's word for the latest request. */
 export async function approve(context: Context, environment: string): Promise<Report> {
@@ -77,15 +78,7 @@ async function tell(context: Context, request: Request): Promise<Report> {
   for (const problem of missing) context.print(formatProblem(problem));
   if (missing.length === 0) context.print(`Go on with \`baton deploy ${environment}\`.`);
   await publish(context);
-  await context.announce(environment, {
-    kind: "requested",
-    environment,
-    tag,
-    digest,
-    version,
-    requestId: id,
-    plan,
-    requester: request.requesters[0] ?? "",
+  await announceRequest(context, request, {
     approvals: approvals.approvedBy,
     missing: missing.map(formatProblem),
   });

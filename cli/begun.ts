@@ -2,6 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { readStackFile, writeAtomically } from "../ledger/stack-file";
 import type { Target } from "../release/way-back";
+import { alone, type Locked } from "./alone";
 import type { Context } from "./context";
 
 /**
@@ -36,18 +37,42 @@ export interface BegunWayBack extends Beginning {
   readonly head: string;
 }
 
-/** What a command has begun here and not ended. */
-export async function begunBy<C extends Begun["command"]>(
+type BegunBy<C extends Begun["command"]> = Extract<Begun, { command: C }>;
+
+/**
+ * Does alone what a command does to an environment. Each attempt is told what the command has begun
+ * here and not ended, also in an attempt before that found somebody else at work: two that run at
+ * once do not take one for the other's.
+ */
+export async function onceBegun<C extends Begun["command"], T>(
   context: Context,
   environment: string,
   command: C,
-): Promise<Extract<Begun, { command: C }> | undefined> {
-  const text = await readStackFile(await pathOf(context, environment));
-  const begun = text === "" ? undefined : (JSON.parse(text) as Begun);
-  return begun?.command === command ? (begun as Extract<Begun, { command: C }>) : undefined;
+  attempt: (
+    begun: BegunBy<C> | undefined,
+    beginNow: (begun: BegunBy<C>) => Promise<void>,
+  ) => Promise<T | Locked>,
+): Promise<T> {
+  let begun = await begunBy(context, environment, command);
+  return alone(context, environment, () =>
+    attempt(begun, async (now) => {
+      begun = now;
+      await begin(context, environment, now);
+    }),
+  );
 }
 
-export async function begin(context: Context, environment: string, begun: Begun): Promise<void> {
+async function begunBy<C extends Begun["command"]>(
+  context: Context,
+  environment: string,
+  command: C,
+): Promise<BegunBy<C> | undefined> {
+  const text = await readStackFile(await pathOf(context, environment));
+  const begun = text === "" ? undefined : (JSON.parse(text) as Begun);
+  return begun?.command === command ? (begun as BegunBy<C>) : undefined;
+}
+
+async function begin(context: Context, environment: string, begun: Begun): Promise<void> {
   const path = await pathOf(context, environment);
   await mkdir(join(path, ".."), { recursive: true });
   await writeAtomically(path, JSON.stringify(begun));

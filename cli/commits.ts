@@ -1,4 +1,4 @@
-import { execa } from "execa";
+import { Git } from "../ledger/git";
 import type { Commits } from "../release/change-card";
 
 /** https://github.com/opencontainers/image-spec/blob/main/annotations.md */
@@ -27,7 +27,8 @@ export async function commitsBetween(
   if (from === undefined) return unknown(`the image that runs has no label ${REVISION}`);
   if (to === undefined) return unknown(`the image has no label ${REVISION}`);
 
-  const shallow = await git(folder, "rev-parse", "--is-shallow-repository");
+  const git = new Git(folder);
+  const shallow = await git.try("rev-parse", "--is-shallow-repository");
   if (shallow === undefined) return unknown("there is no git history at hand");
   if (shallow.trim() === "true") {
     return unknown("the git history at hand is not whole; get it with `git fetch --unshallow`");
@@ -36,24 +37,16 @@ export async function commitsBetween(
     // A label is whatever the build wrote there; to git it must be a commit, and no option.
     const known =
       /^[0-9a-f]{7,64}$/i.test(revision) &&
-      (await git(folder, "cat-file", "-e", `${revision}^{commit}`)) !== undefined;
+      (await git.try("cat-file", "-e", `${revision}^{commit}`)) !== undefined;
     if (!known) return unknown(`${revision.slice(0, 40)} is not in the git history at hand`);
   }
 
   const range = `${from}...${to}`;
-  const counts = await git(folder, "rev-list", "--left-right", "--count", range);
+  const counts = await git.try("rev-list", "--left-right", "--count", range);
   const [behind = 0, total = 0] = (counts ?? "").trim().split("\t").map(Number);
   const format = "--format=%H%x00%aN%x00%s";
   const limit = `--max-count=${LISTED}`;
-  const log = await git(
-    folder,
-    "log",
-    "-z",
-    "--no-show-signature",
-    limit,
-    format,
-    `${from}..${to}`,
-  );
+  const log = await git.try("log", "-z", "--no-show-signature", limit, format, `${from}..${to}`);
   if (counts === undefined || log === undefined) return unknown("git cannot read its history");
   return { ...named, state: "known", commits: parseLog(log), behind, total };
 }
@@ -67,10 +60,4 @@ function parseLog(log: string): Commits["commits"] {
     commits.push({ id, subject, author });
   }
   return commits;
-}
-
-/** What git prints; nothing where it refuses. */
-async function git(folder: string, ...args: string[]): Promise<string | undefined> {
-  const run = await execa("git", args, { cwd: folder, reject: false });
-  return run.failed ? undefined : run.stdout;
 }

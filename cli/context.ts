@@ -52,7 +52,7 @@ export interface Context {
   readonly settle: () => Promise<void>;
 }
 
-type LineAnnouncement = Extract<Announcement, { kind: "stopped" | "resumed" | "held" }>;
+type LineAnnouncement = Extract<Announcement, { kind: "stopped" | "resumed" }>;
 
 export interface Surroundings {
   readonly print: Context["print"];

@@ -1,13 +1,19 @@
 import { createInterface } from "node:readline/promises";
-import type { LedgerOutcome, Request } from "../ledger/ledger";
+import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { problemsOf, type Term } from "../release/gate";
-import { exceeds, notRoutine, parseOperations, type Operation } from "../release/operations";
+import {
+  exceeds,
+  notRoutine,
+  parseOperations,
+  parseUrn,
+  type Operation,
+} from "../release/operations";
 import { shortHash } from "../release/plan";
 import { formatProblem, type Problem } from "../release/problem";
-import type { Target } from "../release/way-back";
-import { alone, Locked } from "./alone";
-import { begin, begunBy, end, type BegunDeployment } from "./begun";
+import { targetOf, type Target } from "../release/way-back";
+import { Locked } from "./alone";
+import { end, onceBegun, type BegunDeployment } from "./begun";
 import {
   checkHere,
   checkName,
@@ -17,8 +23,9 @@ import {
   type Context,
   type Report,
 } from "./context";
-import { gateOf, outcomesOf, readFacts, type Gate } from "./gate";
-import { goBack } from "./go-back";
+import { readFacts } from "./facts";
+import { gateOf, type Gate } from "./gate";
+import { goBack, heldEverywhere } from "./go-back";
 import type { UpResult } from "./pulumi";
 import { recordUnapproved } from "./unapproved";
 
@@ -49,13 +56,8 @@ export async function deploy(
 ): Promise<Report> {
   checkName(environment);
   await context.ledger.check();
-  // Also of an attempt before that found somebody else at work.
-  let begun = await begunBy(context, environment, "deploy");
-  return alone(context, environment, () =>
-    attempt(context, environment, yes, begun, async (now) => {
-      begun = now;
-      await begin(context, environment, now);
-    }),
+  return onceBegun(context, environment, "deploy", (begun, beginNow) =>
+    attempt(context, environment, yes, begun, beginNow),
   );
 }
 
@@ -74,7 +76,7 @@ async function attempt(
   await checkHere(context, request);
   await ledger.person();
   const facts = await readFacts(context);
-  const outcomes = outcomesOf(facts, environment);
+  const outcomes = facts.outcomesOf(environment);
   const last = outcomes.find((outcome) => outcome.request === request.id);
   if (last !== undefined && last === outcomes[0]) {
     if (last.result === "deployed") {
@@ -122,11 +124,7 @@ async function attempt(
   const outputs = await pulumi.outputs(environment);
   await recordUnapproved(context, environment, outputs);
   const { release } = outputs;
-  const running = release && {
-    tag: release.imageTag,
-    digest: release.digest,
-    version: release.version,
-  };
+  const running = release && targetOf(release);
   const after = outcomes[0]?.ref;
   const same = begun?.request === request.id && begun.after === after ? begun : undefined;
   const former = formerOf(request, running, outcomes, same);
@@ -279,9 +277,7 @@ async function wayBack(
     const left = { tag, digest };
     const ref = await record(context, deployment, "went-back", { former, reason, left });
     print(`${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref}).`);
-    if (former.digest !== digest) {
-      print(`${tag} is held everywhere until somebody runs \`baton unhold ${tag}\` with a reason.`);
-    }
+    if (former.digest !== digest) print(heldEverywhere(tag));
     await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: true });
     await publish(context);
     await end(context, environment);
@@ -336,30 +332,17 @@ async function record(
   { ledger, now }: Context,
   { request, approvedBy }: Deployment,
   result: LedgerOutcome["result"],
-  details: Pick<Partial<LedgerOutcome>, "former" | "left" | "reason" | "returningTo">,
+  details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo">,
 ): Promise<string> {
-  const { environment, commit, tag, digest, version, plan, id, hotfix } = request;
+  const { environment, commit, tag, digest, version, plan, parts, id, hotfix } = request;
   if (result !== "failed") {
     const last = (await ledger.outcomes(environment))[0];
     if (last?.request === id && last.result === result) return last.ref;
   }
   return ledger.record(
     {
-      environment,
-      result,
-      tag,
-      digest,
-      version,
-      commit,
-      request: id,
-      plan,
-      parts: request.parts,
-      hotfix,
-      approvedBy,
-      former: details.former,
-      left: details.left,
-      returningTo: details.returningTo,
-      reason: details.reason,
+      ...{ environment, result, tag, digest, version, commit, ...details },
+      ...{ request: id, plan, parts, hotfix, approvedBy },
     },
     now(),
   );
@@ -393,8 +376,8 @@ function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operat
 }
 
 function nameOf(urn: string): string {
-  const [, , types = "", ...name] = urn.replace(/^urn:pulumi:/, "").split("::");
-  return `${types.split("$").at(-1) ?? types} ${name.join("::")}`;
+  const { type, name } = parseUrn(urn);
+  return `${type} ${name}`;
 }
 
 /** The first line that says why, for the ledger and for Slack. */

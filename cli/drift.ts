@@ -1,9 +1,10 @@
 import { parseQuantity } from "../components/internal/quantity";
 import { isTree, type Tree } from "../release/merge";
-import type { Operation } from "../release/operations";
+import { parseUrn, type Operation } from "../release/operations";
+import { shortDigest } from "../release/plan";
 import { clusterOf, type Cluster } from "./cluster";
 import { checkName, type Context, type Report } from "./context";
-import { outcomesOf, type Facts } from "./gate";
+import type { Facts } from "./facts";
 import type { RecordedObject } from "./pulumi";
 import { factsOrNote, isOpen, runsBy } from "./status";
 import { markOf, wrap } from "./text";
@@ -107,7 +108,7 @@ async function insideOf(
     project.config(environment),
   ]);
   const runs = release && nameOf(release.imageTag, release.digest);
-  const outcomes = facts === undefined ? [] : outcomesOf(facts, environment);
+  const outcomes = facts?.outcomesOf(environment) ?? [];
   const known = runsBy(outcomes);
   const target = known?.target;
   const recorded = target === undefined ? "nothing" : nameOf(target.tag, target.digest);
@@ -134,7 +135,7 @@ async function insideOf(
 }
 
 function nameOf(tag: string, digest: string | undefined): string {
-  return digest === undefined ? tag : `${tag} (${digest.slice(0, 19)})`;
+  return digest === undefined ? tag : `${tag} (${shortDigest(digest)})`;
 }
 
 /** An object of the cluster beside what the state says the program wants of it. */
@@ -207,13 +208,8 @@ function merge(operations: readonly Operation[]): Difference[] {
     byUrn.set(urn, op === "delete" ? { op, paths: new Set() } : known);
   }
   return [...byUrn].map(([urn, { op, paths }]) => {
-    const [, , types = "", ...name] = urn.split("::");
-    return {
-      op,
-      type: types.split("$").at(-1) ?? types,
-      name: name.join("::"),
-      paths: [...paths].sort(),
-    };
+    const { type, name } = parseUrn(urn);
+    return { op, type, name, paths: [...paths].sort() };
   });
 }
 

@@ -1,13 +1,23 @@
 import { isDeepStrictEqual } from "node:util";
-import { freezeTerm, holdTerm, lineTerm, signOffTerm, soakTerm, type Term } from "../release/gate";
-import { holdsOf, type Holds } from "../release/holds";
-import { approvalsOf, committed, lastDeployed, planTerm, type Approvals } from "../ledger/gate";
-import type { LedgerOutcome, Request } from "../ledger/ledger";
+import { approvalsOf, committed, planTerm, type Approvals } from "../ledger/gate";
+import type { Request } from "../ledger/ledger";
 import type { StackConfig } from "../ledger/stack-config";
 import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
+import {
+  fails,
+  freezeTerm,
+  holdTerm,
+  lineTerm,
+  passes,
+  signOffTerm,
+  soakTerm,
+  type Term,
+} from "../release/gate";
+import { shortDigest } from "../release/plan";
 import { parseTag } from "../release/tags";
 import type { Context } from "./context";
+import type { Facts } from "./facts";
 
 /** What moves. */
 export interface Moving {
@@ -15,31 +25,6 @@ export interface Moving {
   readonly digest: string;
   readonly hotfix: boolean;
 }
-
-/** What the ledger says, read once for all that is asked of it. */
-export interface Facts {
-  /** Of all environments, the newest first. */
-  readonly outcomes: readonly LedgerOutcome[];
-  readonly holds: Holds;
-}
-
-export async function readFacts({ ledger }: Context): Promise<Facts> {
-  const [outcomes, entries] = await Promise.all([ledger.outcomes(), ledger.holds()]);
-  const left = outcomes.flatMap((outcome) => {
-    const { result } = outcome;
-    if (result !== "went-back" && result !== "rolled-back") return [];
-    const { environment, left: gone, digest, former, who, at } = outcome;
-    if (gone === undefined) return [];
-    // An outcome that went back names what failed; what runs is what had run before.
-    const runs = result === "went-back" ? (former?.digest ?? "") : digest;
-    const names = { leftTag: gone.tag, leftDigest: gone.digest };
-    return [{ result, environment, ...names, digest: runs, who, at }];
-  });
-  return { outcomes, holds: holdsOf(entries, left) };
-}
-
-export const outcomesOf = ({ outcomes }: Facts, environment: string): LedgerOutcome[] =>
-  outcomes.filter((outcome) => outcome.environment === environment);
 
 /** What the ledger and the clock say of a release, whoever asks for it. */
 export async function movementTerms(
@@ -54,7 +39,7 @@ export async function movementTerms(
   const held = [holdTerm(environment, tag, digest, facts.holds), lineTerm(facts.holds.stops)];
   // The fast lane is for when waiting is worse.
   if (hotfix) return held;
-  const last = await lastDeployed(project, ledger, environment, outcomesOf(facts, environment));
+  const last = await facts.lastDeployed(environment);
   const former = last?.config;
   // A window or a wait that this very change would remove still counts.
   const windows = [
@@ -67,14 +52,13 @@ export async function movementTerms(
   const terms = [freezeTerm(environment, windows, now)];
   const { upstream } = config;
   if (upstream === undefined) return [...held, ...terms];
-  const upstreamOutcomes = outcomesOf(facts, upstream);
-  const since = upstreamOutcomes.findLast(
-    (outcome) => outcome.result === "deployed" && outcome.digest === digest,
-  )?.at;
+  const since = facts
+    .outcomesOf(upstream)
+    .findLast((outcome) => outcome.result === "deployed" && outcome.digest === digest)?.at;
   terms.push(soakTerm(environment, upstream, soak, since, now));
   const [wanted, deployed, known] = await Promise.all([
     project.config(upstream),
-    lastDeployed(project, ledger, upstream, upstreamOutcomes),
+    facts.lastDeployed(upstream),
     last && committed(project, ledger, upstream, last.outcome.commit),
   ]);
   // One that was known here is not gone by a deployment of the upstream, which may need fewer
@@ -105,57 +89,40 @@ export async function registryTerms(
     found = await openRegistry(config.registry).resolve(tag);
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
-    const says = "the registry cannot be asked";
     return [
-      {
-        name: "earned",
-        state: "fails",
-        says,
-        problem: {
-          where: environment,
-          property: "the registry",
-          value: `out of reach (${error.message.replace(/\.$/, "")})`,
-          expected: "an answer",
-          fix: "Run the same command again once it answers",
-        },
-      },
+      fails("earned", "the registry cannot be asked", {
+        where: environment,
+        property: "the registry",
+        value: `out of reach (${error.message.replace(/\.$/, "")})`,
+        expected: "an answer",
+        fix: "Run the same command again once it answers",
+      }),
     ];
   }
   if (found === undefined) {
-    const says = `${giver} has not given ${tag}`;
     return [
-      {
-        name: "earned",
-        state: "fails",
-        says,
-        problem: {
-          where: environment,
-          property: "baton:imageTag",
-          value: tag,
-          expected: "a tag that exists in the registry",
-          fix: `Let ${giver} verify it first, or ask for another`,
-        },
-      },
+      fails("earned", `${giver} has not given ${tag}`, {
+        where: environment,
+        property: "baton:imageTag",
+        value: tag,
+        expected: "a tag that exists in the registry",
+        fix: `Let ${giver} verify it first, or ask for another`,
+      }),
     ];
   }
-  const earned: Term = { name: "earned", state: "passes", says: `given by ${giver}` };
+  const earned = passes("earned", `given by ${giver}`);
   if (digest === undefined || found === digest) {
-    return [earned, { name: "pin", state: "passes", says: found.slice(0, 19) }];
+    return [earned, passes("pin", shortDigest(found))];
   }
   return [
     earned,
-    {
-      name: "pin",
-      state: "fails",
-      says: `${tag} names another image now`,
-      problem: {
-        where: environment,
-        property: "baton:imageDigest",
-        value: digest,
-        expected: `${found}, which ${tag} names in the registry`,
-        fix: "The tag was moved: find out by whom before you go on",
-      },
-    },
+    fails("pin", `${tag} names another image now`, {
+      where: environment,
+      property: "baton:imageDigest",
+      value: digest,
+      expected: `${found}, which ${tag} names in the registry`,
+      fix: "The tag was moved: find out by whom before you go on",
+    }),
   ];
 }
 
@@ -176,7 +143,7 @@ export async function gateOf(
   const config = project.parse(environment, stackFile);
   const [plan, last] = await Promise.all([
     planTerm(project, ledger, request, stackFile),
-    lastDeployed(project, ledger, environment, outcomesOf(facts, environment)),
+    facts.lastDeployed(environment),
   ]);
   const [approvals, registry, movement] = await Promise.all([
     approvalsOf(project, ledger, request, config, last, context.now()),

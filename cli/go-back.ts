@@ -2,6 +2,11 @@ import type { Target } from "../release/way-back";
 import type { Context } from "./context";
 import type { UpResult } from "./pulumi";
 
+/** What becomes of a release that was left because of how it ran. */
+export function heldEverywhere(tag: string): string {
+  return `${tag} is held everywhere until somebody runs \`baton unhold ${tag}\` with a reason.`;
+}
+
 /** Deploys a former release as it was, in place of the one that is being left. */
 export async function goBack(
   { project, pulumi, ledger, showProgress }: Context,

@@ -1,7 +1,8 @@
 import { Refusal } from "../ledger/refusal";
 import { openRegistry } from "../registry/registry";
+import { shortDigest } from "../release/plan";
 import { fetchOrNote, publish, type Context, type Report } from "./context";
-import { readFacts } from "./gate";
+import { readFacts } from "./facts";
 
 /** `baton hold TAG`: an image goes no further, anywhere, until somebody takes that back. */
 export async function hold(
@@ -12,7 +13,7 @@ export async function hold(
   await fetchOrNote(context);
   const digest = await digestOf(context, tag);
   await context.ledger.recordHold({ kind: "hold", tag, digest, reason }, context.now());
-  context.print(`${tag} (${digest.slice(0, 19)}) is held everywhere.`);
+  context.print(`${tag} (${shortDigest(digest)}) is held everywhere.`);
   await publish(context);
   return { outcome: "done", tag, digest, reason };
 }
@@ -33,7 +34,7 @@ export async function unhold(
     return { outcome: "done", tag, digest };
   }
   await context.ledger.recordHold({ kind: "unhold", tag, digest, reason }, context.now());
-  context.print(`${tag} (${digest.slice(0, 19)}) may move again.`);
+  context.print(`${tag} (${shortDigest(digest)}) may move again.`);
   await publish(context);
   return { outcome: "done", tag, digest, reason };
 }

@@ -2,7 +2,11 @@ import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { resolve } from "node:path";
 import { Refusal } from "../ledger/refusal";
 import { EXIT_CODES, openContext, type Context, type Report } from "./context";
+import type { DeployOptions } from "./deploy";
+import type { NotifyOptions } from "./notify";
 import { showNothing } from "./progress";
+import type { RequestOptions } from "./request";
+import type { RollbackOptions } from "./rollback";
 
 /** Of the shape that `--json` prints. */
 const JSON_VERSION = 1;
@@ -31,14 +35,6 @@ function command(
       const given = args.slice(0, -1) as never[];
       await run(subcommand, (context) => action(context, ...given));
     });
-}
-
-interface Releasing {
-  readonly tag?: string;
-  readonly version?: string;
-  readonly hotfix?: boolean;
-  readonly notes?: string;
-  readonly source?: string;
 }
 
 function releasing(subcommand: Command): Command {
@@ -80,7 +76,7 @@ releasing(
   command(
     "request <env>",
     "ask for what the upstream has earned, behind a preview",
-    async (c, env: string, options: Releasing) =>
+    async (c, env: string, options: RequestOptions) =>
       (await import("./request")).request(c, env, options),
   ),
 );
@@ -96,21 +92,21 @@ command(
 command(
   "deploy <env>",
   "deploy the latest request, and go back when that fails",
-  async (c, env: string, options: { yes?: boolean }) =>
+  async (c, env: string, options: DeployOptions) =>
     (await import("./deploy")).deploy(c, env, options),
 ).option("--yes", "without asking");
 releasing(
   command(
     "promote <env>",
     "request and deploy in one, as soon as it is approved",
-    async (c, env: string, options: Releasing & { yes?: boolean }) =>
+    async (c, env: string, options: RequestOptions & DeployOptions) =>
       (await import("./promote")).promote(c, env, options),
   ),
 ).option("--yes", "without asking");
 command(
   "rollback <env>",
   "go back to the former release at once",
-  async (c, env: string, options: { to?: string }) =>
+  async (c, env: string, options: RollbackOptions) =>
     (await import("./rollback")).rollback(c, env, options),
 ).option("--to <tag>", "to this one, which was deployed here before");
 command(
@@ -159,14 +155,6 @@ function parseCount(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count > 0) return count;
   throw new InvalidArgumentError("expected a whole number from 1");
-}
-
-interface NotifyOptions {
-  readonly failed: string;
-  readonly revision: string;
-  readonly build?: string;
-  readonly committer?: string;
-  readonly url?: string;
 }
 
 /** Opens what the command works on, and prints how it ended. */

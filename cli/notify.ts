@@ -1,4 +1,4 @@
-import { execa } from "execa";
+import { Git } from "../ledger/git";
 import { checkName, type Context, type Report } from "./context";
 import { Slack } from "./slack";
 
@@ -44,8 +44,8 @@ export async function notify(
 async function committerOf(folder: string, revision: string): Promise<string | undefined> {
   const format = "--format=%ce%n%ae";
   const args = ["log", "-1", "--no-show-signature", format, "--end-of-options", revision, "--"];
-  const run = await execa("git", args, { cwd: folder, reject: false });
+  const said = (await new Git(folder).try(...args)) ?? "";
   // A merge that was made on a website is committed by the website.
-  const emails = run.failed ? [] : run.stdout.split("\n").filter((email) => email !== "");
+  const emails = said.split("\n").filter((email) => email !== "");
   return emails.find((email) => !/^no-?reply@/i.test(email));
 }

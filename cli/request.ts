@@ -15,6 +15,7 @@ import { formatOperations, groupOperations, notRoutine } from "../release/operat
 import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
 import { settingsDifference } from "../release/settings-difference";
+import { targetOf } from "../release/way-back";
 import { commitsBetween } from "./commits";
 import {
   checkName,
@@ -24,8 +25,10 @@ import {
   type Context,
   type Report,
 } from "./context";
-import { gateOf, outcomesOf, readFacts, type Facts, type Gate } from "./gate";
+import { readFacts, type Facts } from "./facts";
+import { gateOf, type Gate } from "./gate";
 import type { Preview, StackOutputs } from "./pulumi";
+import { announceRequest } from "./requested";
 import { recordUnapproved } from "./unapproved";
 
 export interface RequestOptions {
@@ -100,15 +103,7 @@ export async function request(
   print(formatCard(card, process.stdout.columns));
   if (card.missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
   await publish(context);
-  await context.announce(environment, {
-    kind: "requested",
-    environment,
-    tag,
-    digest,
-    version,
-    requestId: made.id,
-    plan: made.plan,
-    requester: card.requester,
+  await announceRequest(context, made, {
     card: cardBlocks(card),
     approvals: gate.approvals.approvedBy,
     missing: card.missing,
@@ -151,7 +146,7 @@ async function isOpen(
 
 /** What people decide on. */
 async function cardOf(
-  { project, ledger, pulumi }: Context,
+  { project, pulumi }: Context,
   made: Request,
   config: StackConfig,
   known: {
@@ -168,7 +163,7 @@ async function cardOf(
   const giver = hotfixFromOf(tag, config.upstream) ?? config.upstream;
   const [commits, last, given] = await Promise.all([
     commitsOf(options.source ?? project.folder, config, release?.digest, digest),
-    lastDeployed(project, ledger, environment, outcomesOf(facts, environment)),
+    facts.lastDeployed(environment),
     giver === undefined ? undefined : pulumi.outputs(giver),
   ]);
   const extraordinary = notRoutine(preview.operations);
@@ -178,7 +173,7 @@ async function cardOf(
   ).map(formatProblem);
   return {
     environment,
-    from: { tag: release?.imageTag, digest: release?.digest, version: release?.version },
+    from: release === undefined ? {} : targetOf(release),
     to: { tag, digest, version },
     plan: shortHash(made.plan),
     requester: made.requesters[0] ?? "",

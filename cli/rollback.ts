@@ -1,12 +1,11 @@
 import { join } from "node:path";
 import { writeAtomically } from "../ledger/stack-file";
 import { Refusal } from "../ledger/refusal";
-import { parseParts } from "../release/plan";
 import { wayBack } from "../release/way-back";
-import { alone, Locked } from "./alone";
-import { begin, begunBy, end, type BegunWayBack } from "./begun";
+import { Locked } from "./alone";
+import { end, onceBegun, type BegunWayBack } from "./begun";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
-import { goBack } from "./go-back";
+import { goBack, heldEverywhere } from "./go-back";
 import { recordUnapproved } from "./unapproved";
 
 export interface RollbackOptions {
@@ -22,14 +21,8 @@ export async function rollback(
 ): Promise<Report> {
   checkName(environment);
   await fetchOrNote(context);
-  // Also of an attempt before that found somebody else at work.
-  let begun = await begunBy(context, environment, "rollback");
-  if (begun?.to !== options.to) begun = undefined;
-  return alone(context, environment, () =>
-    attempt(context, environment, options, begun, async (now) => {
-      begun = now;
-      await begin(context, environment, now);
-    }),
+  return onceBegun(context, environment, "rollback", (begun, beginNow) =>
+    attempt(context, environment, options, begun?.to === options.to ? begun : undefined, beginNow),
   );
 }
 
@@ -106,26 +99,13 @@ async function attempt(
       environment,
       result: "rolled-back",
       ...target,
-      version: target.version,
       commit: await ledger.head(),
-      former: undefined,
-      request: undefined,
-      plan: undefined,
-      parts: parseParts(""),
-      hotfix: false,
-      approvedBy: [],
       left: ran ? left : undefined,
-      returningTo: undefined,
-      reason: undefined,
     },
     context.now(),
   );
   print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${ref}).`);
-  if (ran && left.digest !== target.digest) {
-    print(
-      `${left.tag} is held everywhere until somebody runs \`baton unhold ${left.tag}\` with a reason.`,
-    );
-  }
+  if (ran && left.digest !== target.digest) print(heldEverywhere(left.tag));
   await context.announce(environment, {
     kind: "rolled-back",
     environment,

@@ -1,4 +1,4 @@
-import { stampOf } from "../ledger/ledger";
+import { stampOf, type Ledger, type LedgerOutcome } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
@@ -50,10 +50,7 @@ export async function review(context: Context, environment: string): Promise<Rep
   const { ledger, print } = context;
   await fetchOrNote(context);
   const person = await ledger.person();
-  const done = (await ledger.namedWords("review", environment)).map(({ of }) => of[0]);
-  const open = (await ledger.outcomes(environment)).filter(
-    ({ hotfix, result, at }) => hotfix && result === "deployed" && !done.includes(stampOf(at)),
-  );
+  const open = await unreviewedOf(ledger, environment, await ledger.outcomes(environment));
   if (open.length === 0) {
     print(`${environment}: no hotfix waits for its review.`);
     await publish(context);
@@ -74,4 +71,20 @@ export async function review(context: Context, environment: string): Promise<Rep
   print(`${environment}: the hotfix ${reviewed.join(", ")} is reviewed.`);
   await publish(context);
   return { outcome: "done", environment, reviewed };
+}
+
+/**
+ * The hotfixes that nobody has looked at since they were deployed.
+ * @param outcomes of the environment
+ */
+export async function unreviewedOf(
+  ledger: Ledger,
+  environment: string,
+  outcomes: readonly LedgerOutcome[],
+): Promise<LedgerOutcome[]> {
+  const hotfixes = outcomes.filter(({ hotfix, result }) => hotfix && result === "deployed");
+  if (hotfixes.length === 0) return [];
+  const words = await ledger.namedWords("review", environment);
+  const reviewed = new Set(words.map(({ of: [stamp] }) => stamp));
+  return hotfixes.filter(({ at }) => !reviewed.has(stampOf(at)));
 }

@@ -1,15 +1,17 @@
 import Table from "cli-table3";
-import { approvalsOf, lastDeployed } from "../ledger/gate";
+import { approvalsOf } from "../ledger/gate";
 import type { LedgerOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import type { StackConfig } from "../ledger/stack-config";
 import type { Term } from "../release/gate";
 import type { Hold } from "../release/holds";
 import { formatTime } from "../release/time";
-import type { Target } from "../release/way-back";
+import { targetOf, type Target } from "../release/way-back";
 import { fetchOrNote, type Context, type Report } from "./context";
-import { movementTerms, outcomesOf, readFacts, type Facts, type Moving } from "./gate";
+import { readFacts, type Facts } from "./facts";
+import { movementTerms, type Moving } from "./gate";
 import type { StackOutputs } from "./pulumi";
+import { unreviewedOf } from "./sign-off";
 import { isColoured, lengthOf, markOf, plain, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
 
 /** One environment at a glance; times in ISO 8601. */
@@ -62,13 +64,12 @@ export async function status(context: Context): Promise<Report> {
 /** What the ledger says; nothing where there is none yet. */
 export async function factsOrNote(context: Context): Promise<Facts | undefined> {
   try {
-    await context.ledger.check();
+    await fetchOrNote(context);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     context.notes.push(error.message);
     return undefined;
   }
-  await fetchOrNote(context);
   return readFacts(context);
 }
 
@@ -111,11 +112,7 @@ async function statusOf(
   const { release, earnedTag, breakGlass } = stacks.get(environment) ?? {};
   const given = upstream === undefined ? undefined : stacks.get(upstream);
   const couldTake = given?.earnedTag === release?.imageTag ? undefined : given?.earnedTag;
-  const runs = release && {
-    tag: release.imageTag,
-    digest: release.digest,
-    version: release.version,
-  };
+  const runs = release && targetOf(release);
   const basics = {
     environment,
     upstream,
@@ -127,12 +124,12 @@ async function statusOf(
   };
   if (facts === undefined) return { ...basics, deployedByHand: false, heldBy: [], unreviewed: [] };
 
-  const outcomes = outcomesOf(facts, environment);
+  const outcomes = facts.outcomesOf(environment);
   const known = runsBy(outcomes);
   const isKnown = runs?.tag === known?.target?.tag && runs?.digest === known?.target?.digest;
   const [latest, unreviewed] = await Promise.all([
     ledger.request(environment),
-    unreviewedOf(context, environment, outcomes),
+    unreviewedOf(ledger, environment, outcomes),
   ]);
   const request = latest && isOpen(latest, outcomes) ? latest : undefined;
   const next =
@@ -159,7 +156,7 @@ async function statusOf(
       last?.result === "failed"
         ? { tag: last.tag, at: last.at.toISOString(), returningTo: last.returningTo }
         : undefined,
-    unreviewed,
+    unreviewed: unreviewed.map(({ tag, at }) => ({ tag, at: at.toISOString() })),
   };
 }
 
@@ -177,7 +174,8 @@ async function termsOf(
       next === undefined ? [] : movementTerms(context, environment, config, next, facts),
       request === undefined
         ? []
-        : lastDeployed(project, ledger, environment, outcomesOf(facts, environment))
+        : facts
+            .lastDeployed(environment)
             .then((last) => approvalsOf(project, ledger, request, config, last, context.now()))
             .then(({ terms }) => terms),
     ]);
@@ -188,20 +186,6 @@ async function termsOf(
     context.notes.push(error.message);
     return [];
   }
-}
-
-async function unreviewedOf(
-  { ledger }: Context,
-  environment: string,
-  outcomes: readonly LedgerOutcome[],
-): Promise<EnvironmentStatus["unreviewed"]> {
-  const hotfixes = outcomes.filter(({ hotfix, result }) => hotfix && result === "deployed");
-  if (hotfixes.length === 0) return [];
-  const words = await ledger.namedWords("review", environment);
-  const reviewed = new Set(words.map(({ of: [stamp] }) => stamp));
-  return hotfixes
-    .filter(({ ref }) => !reviewed.has(ref.split("/").at(-1)))
-    .map(({ tag, at }) => ({ tag, at: at.toISOString() }));
 }
 
 const NONE = "–";

@@ -1,5 +1,5 @@
 import { oneLine } from "../ledger/ledger";
-import { parseParts } from "../release/plan";
+import { targetOf } from "../release/way-back";
 import type { Context } from "./context";
 import type { StackOutputs } from "./pulumi";
 
@@ -14,7 +14,7 @@ export async function recordUnapproved(
 ): Promise<void> {
   if (release === undefined || reason === undefined) return;
   const { ledger, print, now } = context;
-  const { imageTag: tag, digest, version } = release;
+  const { tag, digest, version } = targetOf(release);
   const known = (await ledger.outcomes(environment)).some(
     (outcome) =>
       outcome.result === "unapproved" &&
@@ -30,14 +30,6 @@ export async function recordUnapproved(
       digest,
       version,
       commit: await ledger.head(),
-      former: undefined,
-      request: undefined,
-      plan: undefined,
-      parts: parseParts(""),
-      hotfix: false,
-      approvedBy: [],
-      left: undefined,
-      returningTo: undefined,
       reason,
     },
     now(),

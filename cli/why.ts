@@ -6,7 +6,8 @@ import { checkRequest } from "../release/eligibility";
 import { parseTag } from "../release/tags";
 import { formatTime } from "../release/time";
 import { checkHere, checkName, fetchOrNote, type Context, type Report } from "./context";
-import { gateOf, movementTerms, outcomesOf, readFacts, registryTerms, type Facts } from "./gate";
+import { readFacts, type Facts } from "./facts";
+import { gateOf, movementTerms, registryTerms } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { isOpen } from "./status";
 import { markOf, sayTerm, wrap, type SaidTerm } from "./text";
@@ -27,7 +28,7 @@ export async function why(
   const stackFile = await project.read(environment);
   await fetchOrNote(context);
   const [facts, request] = await Promise.all([readFacts(context), ledger.request(environment)]);
-  const outcomes = outcomesOf(facts, environment);
+  const outcomes = facts.outcomesOf(environment);
   if (
     request !== undefined &&
     isOpen(request, outcomes) &&

@@ -1,8 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { countedApprovals } from "../release/approval";
-import { approvalsTerm, expiryTerm, type Term } from "../release/gate";
+import { approvalsTerm, expiryTerm, fails, passes, type Term } from "../release/gate";
 import { movedParts, parseParts, type Plan, type PlanPart } from "../release/plan";
-import type { Problem } from "../release/problem";
 import { settingsDifference } from "../release/settings-difference";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
 import type { Project } from "./project";
@@ -152,19 +151,13 @@ function isUnattended(
 
 /** A hotfix where the policy knows of none, or of one from elsewhere. */
 function closedLane(environment: string, hotfix: boolean, from: string | undefined): Term {
-  const says = "no fast lane is open";
-  return {
-    name: "expiry",
-    state: "fails",
-    says,
-    problem: {
-      where: environment,
-      property: hotfix ? "--hotfix" : "baton:hotfixFrom",
-      value: from === undefined ? "not open here" : `not open here from ${from}`,
-      expected: "baton:approval.hotfix in what was deployed last",
-      fix: "Ask without --hotfix, or deploy a policy with a fast lane first",
-    },
-  };
+  return fails("expiry", "no fast lane is open", {
+    where: environment,
+    property: hotfix ? "--hotfix" : "baton:hotfixFrom",
+    value: from === undefined ? "not open here" : `not open here from ${from}`,
+    expected: "baton:approval.hotfix in what was deployed last",
+    fix: "Ask without --hotfix, or deploy a policy with a fast lane first",
+  });
 }
 
 /**
@@ -177,25 +170,23 @@ export async function orderTerm(
   last: LastDeployed | undefined,
 ): Promise<Term> {
   const name = "order";
-  if (last === undefined) return { name, state: "passes", says: "nothing was deployed before" };
+  if (last === undefined) return passes(name, "nothing was deployed before");
   const { outcome, isNewest, requests } = last;
-  const fails = (says: string, expected: string, fix: string): Term => {
-    const problem = { where: environment, property: "the request", value: says, expected, fix };
-    return { name, state: "fails", says, problem };
-  };
+  const problem = { where: environment, property: "the request" };
   const anew = `ask anew with \`baton request ${environment}\``;
   if (requests.includes(id) && !(isNewest && outcome.request === id)) {
     const says = "deployed already, and left since";
-    return fails(says, "one that nobody has deployed", `Look at \`baton history\`, and ${anew}`);
+    const fix = `Look at \`baton history\`, and ${anew}`;
+    const expected = "one that nobody has deployed";
+    return fails(name, says, { ...problem, value: says, expected, fix });
   }
   if (last.commit === undefined || !(await ledger.isHere(last.commit, commit))) {
-    return fails(
-      `without what was deployed last (${outcome.ref}) in its history`,
-      "one that was made after it",
-      `Run \`git pull\`, or find out who recorded that, and ${anew}`,
-    );
+    const says = `without what was deployed last (${outcome.ref}) in its history`;
+    const fix = `Run \`git pull\`, or find out who recorded that, and ${anew}`;
+    const expected = "one that was made after it";
+    return fails(name, says, { ...problem, value: says, expected, fix });
   }
-  return { name, state: "passes", says: `made after ${outcome.tag} was deployed` };
+  return passes(name, `made after ${outcome.tag} was deployed`);
 }
 
 /** What a request's commit holds of its plan. All else is what runs here. */
@@ -223,14 +214,13 @@ export async function planTerm(
   const moved = movedParts(request.parts, plan.parts);
   if (request.plan !== plan.hash || moved.length > 0) {
     const what = moved.join(", ") || "the request itself";
-    const problem: Problem = {
+    return fails(name, `${what} moved since the request`, {
       where: environment,
       property: "the plan",
       value: `another one: ${what} moved since the request`,
       expected: `the plan that was requested for ${tag}`,
       fix: `Undo that, or ${anew}`,
-    };
-    return { name, state: "fails", says: `${what} moved since the request`, problem };
+    });
   }
   // Its policy is in force afterwards, and its settings are what one goes back to.
   const missing = movedParts(plan.parts, held?.parts ?? EMPTY).filter((part) =>
@@ -238,14 +228,13 @@ export async function planTerm(
   );
   if (missing.length > 0) {
     const says = `without ${missing.join(", ")} that were asked for`;
-    const problem: Problem = {
+    return fails(name, `its commit is ${says}`, {
       where: environment,
       property: "the request's commit",
       value: says,
       expected: "a commit that holds all that is to be deployed",
       fix: `Commit what belongs to it, and ${anew}`,
-    };
-    return { name, state: "fails", says: `its commit is ${says}`, problem };
+    });
   }
   const said = { imageTag: tag, imageDigest: digest, version, rollbackOf: undefined };
   const untrue = (["imageTag", "imageDigest", "version", "rollbackOf"] as const).filter(
@@ -253,16 +242,15 @@ export async function planTerm(
   );
   if (untrue.length > 0) {
     const says = `not what its stack file asks for: ${untrue.join(", ")}`;
-    const problem: Problem = {
+    return fails(name, says, {
       where: environment,
       property: "the request",
       value: says,
       expected: "a request that was made by `baton request`",
       fix: `Find out who made it, and ${anew}`,
-    };
-    return { name, state: "fails", says, problem };
+    });
   }
-  return { name, state: "passes", says: "as it was requested" };
+  return passes(name, "as it was requested");
 }
 
 const EMPTY = parseParts("");

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { slug, type Word } from "../release/approval";
 import type { HoldEntry } from "../release/holds";
-import { parseParts, shortHash, type Plan } from "../release/plan";
+import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
 import { Git } from "./git";
 import { Refusal } from "./refusal";
@@ -60,6 +60,11 @@ export interface LedgerOutcome extends Outcome {
   readonly reason: string | undefined;
 }
 
+/** What is recorded of a deployment; what is left out is none, and no hotfix. */
+export type NewOutcome = Pick<LedgerOutcome, Always> &
+  Partial<Omit<LedgerOutcome, Always | "ref" | "at" | "who">>;
+type Always = "environment" | "result" | "tag" | "digest" | "commit";
+
 /** Somebody's word that a release may move on from an environment, or that a hotfix is all right. */
 export interface NamedWord {
   readonly environment: string;
@@ -86,6 +91,7 @@ interface Entry {
 const REQUEST = "Baton-Request";
 const WAY_BACK = "Baton-Rollback";
 const OPERATION = "Baton-Operation";
+const OPERATIONS = new RegExp(`^${OPERATION}: (.*)$`, "gm");
 const RESULTS: readonly string[] = [
   "deployed",
   "went-back",
@@ -254,7 +260,7 @@ export class Ledger {
       version: trailers["Baton-Version"],
       hotfix: trailers["Baton-Hotfix"] !== undefined,
       requesters: [...new Set([author, committer])],
-      operations: [...message.matchAll(/^Baton-Operation: (.*)$/gm)].map(([, line = ""]) => line),
+      operations: [...message.matchAll(OPERATIONS)].map(([, line = ""]) => line),
       notes: notesOf(message),
     };
   }
@@ -408,7 +414,7 @@ export class Ledger {
    * Records how a deployment of a commit ended.
    * @returns the tag's name.
    */
-  async record(outcome: Omit<LedgerOutcome, "ref" | "at" | "who">, now: Date): Promise<string> {
+  async record(outcome: NewOutcome, now: Date): Promise<string> {
     const { environment, result, tag, digest, version, commit, former, left } = outcome;
     const [[last], holds] = await Promise.all([this.outcomes(environment), this.holds()]);
     // Also where the clock was set back: entries are in the order they were made, and what was taken
@@ -426,11 +432,9 @@ export class Ledger {
       "Baton-Returning-To": outcome.returningTo,
       "Baton-Id": outcome.request,
       "Baton-Plan": outcome.plan,
-      "Baton-Parts": Object.entries(outcome.parts)
-        .map(([part, hash]) => `${part}=${hash}`)
-        .join(" "),
+      "Baton-Parts": outcome.parts && formatParts(outcome.parts),
       "Baton-Hotfix": outcome.hotfix ? "yes" : undefined,
-      "Baton-Approved-By": outcome.approvedBy.join(" ") || undefined,
+      "Baton-Approved-By": outcome.approvedBy?.join(" ") || undefined,
       "Baton-Reason": outcome.reason && oneLine(outcome.reason),
       "Baton-Who": await this.person(),
     });

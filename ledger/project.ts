@@ -5,7 +5,7 @@ import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
-import { hashLockfile, hashProgram } from "./program-files";
+import { hashProgram, type Program } from "./program-files";
 import { Refusal } from "./refusal";
 import {
   parseGivenConfig,
@@ -18,12 +18,6 @@ import {
   type StackConfig,
 } from "./stack-config";
 import { editStackFile, readStackFile, restoreStackFile } from "./stack-file";
-
-/** Hashes of what runs, by its path. */
-interface Program {
-  readonly files: Readonly<Record<string, string>>;
-  readonly lockfile: Readonly<Record<string, string>>;
-}
 
 /** The Pulumi project in a folder: its stack files, and the program they configure. */
 export class Project {
@@ -142,9 +136,7 @@ export class Project {
 
   /** The program as its files are now. */
   async program(): Promise<Program> {
-    const folder = resolve(this.folder, this.file.main);
-    const [files, lockfile] = await Promise.all([hashProgram(folder), hashLockfile(folder)]);
-    return { files, lockfile };
+    return hashProgram(resolve(this.folder, this.file.main));
   }
 
   /**

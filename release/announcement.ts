@@ -60,7 +60,7 @@ export type Announcement =
   | (Pick<Release, "environment"> &
       Partial<Release> & {
         /** Of one release, or without tag and digest of the whole environment. */
-        readonly kind: "held" | "stopped" | "resumed";
+        readonly kind: "stopped" | "resumed";
         readonly who: string;
         readonly reason?: string | undefined;
       })
@@ -81,7 +81,6 @@ const HEARD_BY: Readonly<Record<Announcement["kind"], readonly Audience[]>> = {
   deployed: ["outcomes"],
   failed: ["outcomes", "failures"],
   "rolled-back": ["outcomes", "failures"],
-  held: ["outcomes"],
   stopped: ["outcomes"],
   resumed: ["outcomes"],
   "break-glass": ["outcomes", "failures"],
@@ -139,7 +138,6 @@ export function headline(announcement: Announcement): string {
       const { environment, left } = announcement;
       return `${environment} is back on ${nameOf(announcement)}; ${left} was left`;
     }
-    case "held":
     case "stopped":
     case "resumed": {
       const { kind, environment, tag } = announcement;
@@ -199,7 +197,6 @@ function details(announcement: Announcement): string[] {
     case "rolled-back":
       return [`By ${escape(announcement.who)}`];
     case "failed":
-    case "held":
     case "stopped":
     case "resumed":
     case "break-glass": {

@@ -1,5 +1,6 @@
 import type { Digest } from "./eligibility";
 import { isUnexpected, type OperationGroup } from "./operations";
+import { shortDigest } from "./plan";
 import type { SettingsChange } from "./settings-difference";
 
 /** The commits between the image that runs and the next one. */
@@ -63,8 +64,6 @@ export interface ChangeCard {
   readonly notes?: string | undefined;
   /** Whether it is nothing but what every release does. */
   readonly routine: boolean;
-  /** Who needs to approve, such as `2 people other than ann@example.com`. */
-  readonly approval?: string | undefined;
   /** What still stands in the way. */
   readonly missing: readonly string[];
 }
@@ -81,8 +80,6 @@ const NONE = "nothing";
 const VALUE_SHOWN = 60;
 /** As many of a commit's id. */
 const ID_SHOWN = 9;
-/** `sha256:` and as many digits as tell an image from another. */
-const DIGEST_SHOWN = 19;
 
 /** What the card says, in groups that belong together; the first line is apart. */
 function rowsOf(card: ChangeCard): Row[][] {
@@ -90,10 +87,10 @@ function rowsOf(card: ChangeCard): Row[][] {
   const row = (name: string, ...lines: Row["lines"]): Row => ({ name, lines });
   const optional = (present: boolean, one: Row): Row[] => (present ? [one] : []);
   const versions = from.version !== undefined || to.version !== undefined;
-  const { commits, settings, suites, notes = "", approval } = card;
+  const { commits, settings, suites, notes = "" } = card;
   return [
     [
-      row("digest", change(shortDigest(from.digest), shortDigest(to.digest))),
+      row("digest", change(digestOf(from), digestOf(to))),
       ...optional(versions, row("version", change(from.version, to.version))),
       row("plan", card.plan),
       row("asked by", card.requester),
@@ -111,10 +108,7 @@ function rowsOf(card: ChangeCard): Row[][] {
     ],
     notes.trim() === "" ? [] : [row("notes", ...notes.trim().split(/\r?\n/))],
     [
-      row(
-        "approval",
-        [card.routine ? "routine" : "not routine", ...(approval ? [approval] : [])].join("; "),
-      ),
+      row("approval", card.routine ? "routine" : "not routine"),
       ...card.missing.map((text) => row("missing", text)),
     ],
   ].filter((group) => group.length > 0);
@@ -124,8 +118,8 @@ function change(one?: string, other?: string): string {
   return one === other ? `${other ?? NONE} (unchanged)` : `${one ?? NONE} → ${other ?? NONE}`;
 }
 
-function shortDigest(digest?: Digest): string | undefined {
-  return digest?.slice(0, DIGEST_SHOWN);
+function digestOf({ digest }: Side): string | undefined {
+  return digest && shortDigest(digest);
 }
 
 function operationRow(group: OperationGroup): Row {

@@ -35,6 +35,19 @@ export interface Term {
   readonly passesAt?: Date | undefined;
 }
 
+export function passes(name: Term["name"], says: string): Term {
+  return { name, state: "passes", says };
+}
+
+export function fails(name: Term["name"], says: string, problem: Problem): Term {
+  return { name, state: "fails", says, problem };
+}
+
+/** @param passesAt without it, for people's words */
+function waits(name: Term["name"], says: string, problem: Problem, passesAt?: Date): Term {
+  return { name, state: "waits", says, problem, ...(passesAt && { passesAt }) };
+}
+
 /** What stands in the way, in the terms' order. */
 export function problemsOf(terms: readonly Term[]): Problem[] {
   return terms.flatMap(({ problem }) => problem ?? []);
@@ -53,13 +66,10 @@ export function approvalsTerm(
   const [problem] = approvalProblems(environment, policy, requesters, words, now);
   if (problem === undefined) {
     const says = counted.length === 0 ? "nobody's word is needed" : `given by ${and(counted)}`;
-    return { name, state: "passes", says };
+    return passes(name, says);
   }
-  if (words.some(({ kind }) => kind === "reject")) {
-    return { name, state: "fails", says: problem.value, problem };
-  }
-  const says = `${counted.length} of ${policy.required} given`;
-  return { name, state: "waits", says, problem };
+  if (words.some(({ kind }) => kind === "reject")) return fails(name, problem.value, problem);
+  return waits(name, `${counted.length} of ${policy.required} given`, problem);
 }
 
 /** Whether no freeze is on. One that never ends, or cannot be understood, fails. */
@@ -67,22 +77,22 @@ export function freezeTerm(environment: string, windows: readonly FreezeWindow[]
   const name = "freeze";
   const [invalid] = freezeProblems(environment, windows);
   if (invalid !== undefined) {
-    return { name, state: "fails", says: "the windows cannot be understood", problem: invalid };
+    return fails(name, "the windows cannot be understood", invalid);
   }
   const active = activeFreezes(windows, now);
   const [first] = active;
-  if (first === undefined) return { name, state: "passes", says: "none is on" };
+  if (first === undefined) return passes(name, "none is on");
   const names = and(active.map(({ window }) => window.name));
   const problem = { where: environment, property: "baton:freeze", expected: "no freeze" };
   const passesAt = freeAt(windows, now);
   if (passesAt === undefined) {
     const value = `on without an end within a year (${names})`;
     const fix = "Correct the windows; the way back is always open";
-    return { name, state: "fails", says: value, problem: { ...problem, value, fix } };
+    return fails(name, value, { ...problem, value, fix });
   }
   const value = `on until ${formatTime(passesAt, first.window.timeZone)} (${names})`;
   const fix = "Run the same command again then; the way back is always open";
-  return { name, state: "waits", says: value, problem: { ...problem, value, fix }, passesAt };
+  return waits(name, value, { ...problem, value, fix }, passesAt);
 }
 
 /**
@@ -98,7 +108,7 @@ export function soakTerm(
   now: Date,
 ): Term {
   const name = "soak";
-  if (soak === undefined) return { name, state: "passes", says: "none is asked for" };
+  if (soak === undefined) return passes(name, "none is asked for");
   const problem = {
     where: environment,
     property: `the soak in ${upstream}`,
@@ -107,19 +117,15 @@ export function soakTerm(
   if (since === undefined) {
     const value = "not begun";
     const fix = `Deploy it with \`baton deploy ${upstream}\`, which records when it was verified`;
-    return {
-      name,
-      state: "fails",
-      says: `${upstream} has no verified deployment of it on record`,
-      problem: { ...problem, value, fix },
-    };
+    const says = `${upstream} has no verified deployment of it on record`;
+    return fails(name, says, { ...problem, value, fix });
   }
   const passesAt = after(since, soak);
   const begun = `${upstream} has run it since ${formatTime(since)}`;
-  if (passesAt <= now) return { name, state: "passes", says: begun };
+  if (passesAt <= now) return passes(name, begun);
   const value = `not over until ${formatTime(passesAt)}`;
   const fix = "Run the same command again then; the way back is always open";
-  return { name, state: "waits", says: value, problem: { ...problem, value, fix }, passesAt };
+  return waits(name, value, { ...problem, value, fix }, passesAt);
 }
 
 /** Somebody's word that an environment's release may move on. */
@@ -153,45 +159,35 @@ export function signOffTerm(
   if (missing.length === 0) {
     const names = wanted.map(([key]) => key);
     const says = names.length === 0 ? "none is asked for" : `${and(names)} given`;
-    return { name, state: "passes", says };
+    return passes(name, says);
   }
   const names = missing.map(([key]) => key);
   const people = missing.map(([key, emails]) =>
     emails.length === 0 ? `${key} by anyone` : `${key} by ${emails.join(" or ")}`,
   );
   const says = `${and(names)} missing`;
-  return {
-    name,
-    state: "waits",
-    says,
-    problem: {
-      where: environment,
-      property: `the sign-off of ${tag} in ${upstream}`,
-      value: says,
-      expected: and(people),
-      fix: `Whoever it is must run ${and(names.map((key) => `\`baton sign-off ${upstream} ${key}\``))}`,
-    },
-  };
+  return waits(name, says, {
+    where: environment,
+    property: `the sign-off of ${tag} in ${upstream}`,
+    value: says,
+    expected: and(people),
+    fix: `Whoever it is must run ${and(names.map((key) => `\`baton sign-off ${upstream} ${key}\``))}`,
+  });
 }
 
 /** Whether nobody holds the image. */
 export function holdTerm(environment: string, tag: string, digest: Digest, holds: Holds): Term {
   const name = "hold";
   const active = holds.byDigest.get(digest) ?? [];
-  if (active.length === 0) return { name, state: "passes", says: "nobody holds it" };
+  if (active.length === 0) return passes(name, "nobody holds it");
   const says = `held by ${and(active.map(formatHold))}`;
-  return {
-    name,
-    state: "fails",
-    says,
-    problem: {
-      where: environment,
-      property: tag,
-      value: says,
-      expected: "an image that nobody holds",
-      fix: `Settle it and run \`baton unhold ${tag}\`, or choose another release`,
-    },
-  };
+  return fails(name, says, {
+    where: environment,
+    property: tag,
+    value: says,
+    expected: "an image that nobody holds",
+    fix: `Settle it and run \`baton unhold ${tag}\`, or choose another release`,
+  });
 }
 
 /**
@@ -200,20 +196,15 @@ export function holdTerm(environment: string, tag: string, digest: Digest, holds
  */
 export function lineTerm(stops: readonly Hold[]): Term {
   const name = "line";
-  if (stops.length === 0) return { name, state: "passes", says: "nobody has stopped it" };
+  if (stops.length === 0) return passes(name, "nobody has stopped it");
   const says = `stopped by ${and(stops.map(formatHold))}`;
-  return {
-    name,
-    state: "fails",
-    says,
-    problem: {
-      where: "the path",
-      property: "the line",
-      value: says,
-      expected: "no stop",
-      fix: "Settle it and run `baton resume`; the way back is always open",
-    },
-  };
+  return fails(name, says, {
+    where: "the path",
+    property: "the line",
+    value: says,
+    expected: "no stop",
+    fix: "Settle it and run `baton resume`; the way back is always open",
+  });
 }
 
 /**
@@ -227,23 +218,18 @@ export function expiryTerm(
   now: Date,
 ): Term {
   const name = "expiry";
-  if (expiresAfter === undefined) return { name, state: "passes", says: "it does not expire" };
+  if (expiresAfter === undefined) return passes(name, "it does not expire");
   const at = after(requestedAt, expiresAfter);
   const early = requestedAt > after(now, CLOCKS_DIFFER);
-  if (at > now && !early) return { name, state: "passes", says: `it expires at ${formatTime(at)}` };
+  if (at > now && !early) return passes(name, `it expires at ${formatTime(at)}`);
   const says = early ? `dated ${formatTime(requestedAt)}` : `expired at ${formatTime(at)}`;
-  return {
-    name,
-    state: "fails",
-    says,
-    problem: {
-      where: environment,
-      property: "the request",
-      value: says,
-      expected: `a request of the last ${formatDuration(expiresAfter)}`,
-      fix: `Ask anew with \`baton request ${environment}\``,
-    },
-  };
+  return fails(name, says, {
+    where: environment,
+    property: "the request",
+    value: says,
+    expected: `a request of the last ${formatDuration(expiresAfter)}`,
+    fix: `Ask anew with \`baton request ${environment}\``,
+  });
 }
 
 function formatHold({ who, reason, at }: Hold): string {

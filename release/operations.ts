@@ -48,8 +48,7 @@ export function groupOperations(operations: readonly Operation[]): OperationGrou
   for (const operation of operations) {
     const { op, urn } = operation;
     if (!ORDER.includes(op)) continue;
-    const { types, name } = parseUrn(urn);
-    const type = types.split("$").at(-1) ?? types;
+    const { type, name } = parseUrn(urn);
     const routine = isRoutine(operation);
     const key = `${op} ${type} ${String(routine)}`;
     const group = groups.get(key) ?? { op, type, names: [], routine, paths: [] };
@@ -72,10 +71,13 @@ export function isUnexpected({ op, routine }: OperationGroup): boolean {
   return !routine && (op === "delete" || op === "replace");
 }
 
-/** A URN without stack and project: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
-function parseUrn(urn: string): { types: string; name: string } {
+/**
+ * A URN without stack and project, `urn:pulumi:STACK::PROJECT::TYPES::NAME`: the types of the
+ * resource's parents and its own, its own, and its name.
+ */
+export function parseUrn(urn: string): { types: string; type: string; name: string } {
   const [, , types = "", ...name] = urn.replace(/^urn:pulumi:/, "").split("::");
-  return { types, name: name.join("::") };
+  return { types, type: types.split("$").at(-1) ?? types, name: name.join("::") };
 }
 
 /** What tells a resource of a stack from all others: the types of its parents, its own, its name. */

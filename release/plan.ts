@@ -40,6 +40,11 @@ export function shortHash(hash: string): string {
   return hash.slice(0, SHOWN);
 }
 
+/** `sha256:` and as many digits as tell an image from another. */
+export function shortDigest(digest: string): string {
+  return digest.slice(0, "sha256:".length + SHOWN);
+}
+
 /** The parts in which two plans differ, in their order. */
 export function movedParts(one: Plan["parts"], other: Plan["parts"]): PlanPart[] {
   return PLAN_PARTS.filter((part) => one[part] !== other[part]);

@@ -39,6 +39,10 @@ export interface Target {
   readonly version?: string | undefined;
 }
 
+export function targetOf({ imageTag, digest, version }: Running): Target {
+  return { tag: imageTag, digest, version };
+}
+
 /**
  * The release to go back to.
  * @param outcomes of the environment, the newest first
@@ -52,7 +56,7 @@ export function wayBack(
   asked: { readonly imageTag?: string | undefined; readonly rollbackOf?: string | undefined },
   to?: string,
 ): Target | undefined {
-  const current = { tag: running.imageTag, digest: running.digest, version: running.version };
+  const current = targetOf(running);
   const deployed = outcomes
     .filter(({ result }) => result === "deployed")
     .map(({ tag, digest, version, former }) => ({ target: { tag, digest, version }, former }));

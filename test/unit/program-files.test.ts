@@ -2,7 +2,7 @@ import * as assert from "node:assert/strict";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
-import { hashLockfile, hashProgram } from "../../ledger/program-files";
+import { hashProgram } from "../../ledger/program-files";
 import { ROOT } from "../support/program";
 
 /** Every file that one reaches by relative imports. */
@@ -21,7 +21,7 @@ function reachable(path: string, seen = new Set<string>()): Set<string> {
 
 describe("the program's hash", () => {
   it("covers every file that the program and its provider load", async () => {
-    const hashed = Object.keys(await hashProgram(ROOT));
+    const hashed = Object.keys((await hashProgram(ROOT)).files);
     const entries = ["index.ts", ...hashed.filter((path) => path.startsWith("provider/"))];
     const files = new Set(entries.flatMap((path) => [...reachable(join(ROOT, path))]));
     const loaded = [...files].map((path) => relative(ROOT, path));
@@ -33,7 +33,7 @@ describe("the program's hash", () => {
   });
 
   it("leaves out what the program does not load", async () => {
-    const hashed = Object.keys(await hashProgram(ROOT));
+    const hashed = Object.keys((await hashProgram(ROOT)).files);
     assert.deepEqual(
       hashed.filter((path) => /^(cli|sandbox|test|bench|docs)\/|^Pulumi\.|node_modules/.test(path)),
       [],
@@ -46,10 +46,15 @@ describe("the program's hash", () => {
       writeFileSync(join(folder, "index.ts"), "one\n");
       const one = await hashProgram(folder);
       // As `git hash-object` says.
-      assert.deepEqual(one, { "index.ts": "5626abf0f72e58d7a153368ba57db4c673c0e171" });
+      assert.deepEqual(one, {
+        files: { "index.ts": "5626abf0f72e58d7a153368ba57db4c673c0e171" },
+        lockfile: {},
+      });
       writeFileSync(join(folder, "index.ts"), "two\n");
-      assert.notDeepEqual(await hashProgram(folder), one);
-      assert.deepEqual(await hashLockfile(folder), {});
+      writeFileSync(join(folder, "package-lock.json"), "one\n");
+      const two = await hashProgram(folder);
+      assert.notDeepEqual(two.files, one.files);
+      assert.deepEqual(two.lockfile, { "package-lock.json": one.files["index.ts"] });
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -80,7 +80,7 @@ describe("an announcement", () => {
         { ...failed, kind: "rolled-back", tag: "prod-v1.3.0", version: "v1.3.0", left: "stage-45" },
         "prod is back on prod-v1.3.0; stage-45 was left",
       ],
-      [{ kind: "held", environment: "qa", who: "ann" }, "qa is held"],
+      [{ kind: "resumed", environment: "qa", who: "ann" }, "qa is resumed"],
       [{ kind: "stopped", environment: "qa", tag: "dev-4", who: "ann" }, "dev-4 is stopped in qa"],
       [
         { ...failed, kind: "break-glass" },
@@ -405,7 +405,7 @@ describe("Slack", () => {
     assert.deepEqual(texts("podinfo-dev"), [headline(requested)]);
     // What is about no release has no thread.
     server.troubles.set("users.conversations", { status: 429, retryAfter: 30 });
-    assert.deepEqual(await say({ kind: "held", environment: "qa", who: "ann" }), []);
+    assert.deepEqual(await say({ kind: "stopped", environment: "qa", who: "ann" }), []);
   });
 
   it("puts no secret into a message or a sentence", async () => {
