@@ -2,7 +2,7 @@ import { Git } from "../ledger/git";
 import type { Commits } from "../release/change-card";
 
 /** https://github.com/opencontainers/image-spec/blob/main/annotations.md */
-const REVISION = "org.opencontainers.image.revision";
+export const REVISION = "org.opencontainers.image.revision";
 /** As many as people read. */
 const LISTED = 20;
 

@@ -151,6 +151,21 @@ command(
   .option("--committer <email>", "whom to tell; whoever committed it unless given")
   .option("--url <address>", "where the log is");
 
+command(
+  "pipeline <ref>",
+  "do what the table says of a push: refs/heads/BRANCH or refs/tags/TAG",
+  async (c, ref: string, options: { tag?: string; source?: string }) =>
+    (await import("./pipeline")).pipeline(c, ref, options),
+)
+  .option("--tag <tag>", "the build that was made of the push")
+  .option("--source <folder>", "the application's repository, where it is another one");
+command(
+  "publish <tag>",
+  "push a build under its number, once",
+  async (c, tag: string, options: { image: string }) =>
+    (await import("./publish")).publish(c, tag, options),
+).requiredOption("--image <name>", "the image on this machine");
+
 function parseCount(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count > 0) return count;

@@ -40,6 +40,8 @@ export interface RequestOptions {
   readonly notes?: string;
   /** The application's repository, where it is not this one. */
   readonly source?: string;
+  /** Who asks, as git writes it: `Ann <ann@example.com>`; whoever runs the command unless given. */
+  readonly author?: string;
 }
 
 /** `baton request ENV`: asks for a release, behind a preview of what it would change. */
@@ -93,7 +95,12 @@ export async function request(
       project.stackFile(environment),
       chosen,
       { hash: plan.hash, parts: formatParts(plan.parts) },
-      { hotfix, operations: formatOperations(preview.operations), notes: options.notes ?? "" },
+      {
+        hotfix,
+        operations: formatOperations(preview.operations),
+        notes: options.notes ?? "",
+        author: options.author,
+      },
     );
   }
   const made = await latestRequest(context, environment);

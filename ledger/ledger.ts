@@ -38,6 +38,8 @@ export interface RequestDetails {
   readonly hotfix: boolean;
   readonly operations: readonly string[];
   readonly notes: string;
+  /** Who asks, as git writes it; whoever commits it unless given. */
+  readonly author?: string | undefined;
 }
 
 export interface LedgerOutcome extends Outcome {
@@ -299,7 +301,7 @@ export class Ledger {
     file: string,
     target: Target,
     plan: { readonly hash: string; readonly parts: string },
-    { hotfix, operations, notes }: RequestDetails,
+    { hotfix, operations, notes, author }: RequestDetails,
   ): Promise<void> {
     const trailers = formatTrailers({
       [REQUEST]: environment,
@@ -315,7 +317,8 @@ export class Ledger {
     // A line of the notes must not pass for a trailer.
     const text = notes.trim().replace(/^(?=Baton-)/gm, " ");
     const subject = `Request ${target.tag} for ${environment}`;
-    await this.commit(file, `${subject}\n\n${text === "" ? "" : `${text}\n\n`}${trailers}${lines}`);
+    const message = `${subject}\n\n${text === "" ? "" : `${text}\n\n`}${trailers}${lines}`;
+    await this.commit(file, message, author);
   }
 
   /**
@@ -342,9 +345,10 @@ export class Ledger {
   }
 
   /** Commits one file as it is, and nothing else; also when it has not changed. */
-  private async commit(file: string, message: string): Promise<void> {
+  private async commit(file: string, message: string, author?: string): Promise<void> {
     await this.git.run(["add", "--", file]);
-    const args = ["commit", "--quiet", "--allow-empty", "-F", "-", "--only", "--", file];
+    const by = author === undefined ? [] : [`--author=${author}`];
+    const args = ["commit", "--quiet", "--allow-empty", ...by, "-F", "-", "--only", "--", file];
     await this.git.run(args, message);
   }
 
@@ -547,7 +551,7 @@ export class Ledger {
   }
 
   /** Nothing where a commit is checked out by itself, as pipelines do. */
-  private async branch(): Promise<string | undefined> {
+  async branch(): Promise<string | undefined> {
     this.branchName ??= this.git.try("symbolic-ref", "--quiet", "--short", "HEAD");
     return (await this.branchName)?.trim();
   }
