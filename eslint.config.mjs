@@ -1,7 +1,7 @@
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["node_modules", ".sandbox", "sdks", "sandbox/suites", "**/*.mjs"] },
+  { ignores: ["node_modules", ".sandbox", "app", "sdks", "sandbox/suites", "**/*.mjs"] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true } },
