@@ -1,7 +1,8 @@
 import type { ECRClient } from "@aws-sdk/client-ecr";
 import type { Digest } from "../release/eligibility";
+import { ecrError } from "./ecr-errors";
 import { RegistryError, TagConflictError } from "./errors";
-import { labelsOf } from "./labels";
+import { checkDigest, labelsOf } from "./labels";
 import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";
 
@@ -14,8 +15,10 @@ export function parseEcrHost(host: string): { account: string; region: string } 
   return match?.[1] && match[2] ? { account: match[1], region: match[2] } : undefined;
 }
 
-/** Of one download, in milliseconds. */
+/** Of one request, in milliseconds. */
 const TIMEOUT = 15_000;
+/** The tag is there by now. The two differ in whose image it names. */
+const TAKEN = /^Image(Tag)?AlreadyExistsException$/;
 
 /**
  * A repository of Amazon ECR. Credentials come from the AWS SDK's default chain. Tagging is
@@ -23,9 +26,8 @@ const TIMEOUT = 15_000;
  * (https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html).
  */
 export class EcrRegistry implements Registry {
-  private readonly account: string;
   private readonly region: string;
-  private readonly name: string;
+  private readonly repository: { readonly registryId: string; readonly repositoryName: string };
   private client: ECRClient | undefined;
 
   constructor(private readonly location: RegistryLocation) {
@@ -37,9 +39,8 @@ export class EcrRegistry implements Registry {
           "ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME. Correct baton:registry, or set its kind to oci.",
       );
     }
-    this.account = parsed.account;
     this.region = parsed.region;
-    this.name = name;
+    this.repository = { registryId: parsed.account, repositoryName: name };
   }
 
   async resolve(tag: string): Promise<Digest | undefined> {
@@ -47,34 +48,24 @@ export class EcrRegistry implements Registry {
   }
 
   async tag(digest: Digest, tag: string): Promise<void> {
-    const current = await this.resolve(tag);
-    if (current === digest) return;
-    if (current !== undefined) {
-      throw new TagConflictError(this.location.repository, tag, current, digest);
-    }
-    const image = await this.existing(digest);
+    if (await this.holds(digest, tag)) return;
+    const { imageManifest, imageManifestMediaType } = await this.existing(digest);
     const { PutImageCommand } = await import("@aws-sdk/client-ecr");
     try {
       await (
         await this.connect()
       ).send(
         new PutImageCommand({
-          registryId: this.account,
-          repositoryName: this.name,
-          imageManifest: image.imageManifest,
-          imageManifestMediaType: image.imageManifestMediaType,
+          ...this.repository,
+          imageManifest,
+          imageManifestMediaType,
           imageDigest: digest,
           imageTag: tag,
         }),
       );
     } catch (error) {
-      const { name } = error as Error;
-      // The same image under the same tag: somebody else has just earned it.
-      if (name === "ImageAlreadyExistsException") return;
-      if (name === "ImageTagAlreadyExistsException") {
-        const other = (await this.resolve(tag)) ?? "another image";
-        throw new TagConflictError(this.location.repository, tag, other, digest);
-      }
+      // Somebody else was faster. Whether with this image or another, the registry itself knows.
+      if (TAKEN.test((error as Error).name) && (await this.holds(digest, tag))) return;
       throw this.failed(error as Error);
     }
   }
@@ -93,8 +84,7 @@ export class EcrRegistry implements Registry {
       const pages = paginateListImages(
         { client: await this.connect() },
         {
-          registryId: this.account,
-          repositoryName: this.name,
+          ...this.repository,
           filter: { tagStatus: "TAGGED" },
         },
       );
@@ -108,19 +98,23 @@ export class EcrRegistry implements Registry {
     }
   }
 
+  /**
+   * Whether a tag names a digest; not when nobody has given it.
+   * @throws TagConflictError when it names another.
+   */
+  private async holds(digest: Digest, tag: string): Promise<boolean> {
+    const current = await this.resolve(tag);
+    if (current === undefined || current === digest) return current === digest;
+    throw new TagConflictError(this.location.repository, tag, current, digest);
+  }
+
   /** An image's configuration is to ECR one of its layers. */
   private async download(digest: Digest): Promise<Uint8Array> {
     const { GetDownloadUrlForLayerCommand } = await import("@aws-sdk/client-ecr");
     try {
       const { downloadUrl = "" } = await (
         await this.connect()
-      ).send(
-        new GetDownloadUrlForLayerCommand({
-          registryId: this.account,
-          repositoryName: this.name,
-          layerDigest: digest,
-        }),
-      );
+      ).send(new GetDownloadUrlForLayerCommand({ ...this.repository, layerDigest: digest }));
       const response = await fetch(downloadUrl, { signal: AbortSignal.timeout(TIMEOUT) });
       if (!response.ok) throw new Error(`the download of ${digest} answered ${response.status}`);
       return Buffer.from(await response.arrayBuffer());
@@ -129,15 +123,20 @@ export class EcrRegistry implements Registry {
     }
   }
 
-  /** @throws RegistryError when there is no such image. */
+  /** @throws RegistryError when there is no such image, or it is not what its digest says. */
   private async existing(digest: Digest) {
     const image = await this.image({ imageDigest: digest });
     const { imageManifest, imageManifestMediaType } = image ?? {};
-    if (imageManifest !== undefined) return { imageManifest, imageManifestMediaType };
-    throw new RegistryError(
-      `${this.location.repository}: ${digest} does not exist; expected the image that was ` +
-        "deployed. Check the repository's lifecycle policy.",
-    );
+    if (imageManifest === undefined) {
+      throw new RegistryError(
+        `${this.location.repository}: ${digest} does not exist in ${this.region}; expected the ` +
+          "image that was deployed. Check the repository's lifecycle policy, and if the image was " +
+          "pushed in another region, its replication: it takes minutes, and leaves out what was " +
+          "pushed before it was set up.",
+      );
+    }
+    checkDigest(digest, Buffer.from(imageManifest));
+    return { imageManifest, imageManifestMediaType };
   }
 
   /** `acceptedMediaTypes` stays unset: its documented values leave indexes out. */
@@ -146,36 +145,34 @@ export class EcrRegistry implements Registry {
     try {
       const answer = await (
         await this.connect()
-      ).send(
-        new BatchGetImageCommand({
-          registryId: this.account,
-          repositoryName: this.name,
-          imageIds: [imageId],
-        }),
-      );
+      ).send(new BatchGetImageCommand({ ...this.repository, imageIds: [imageId] }));
       const failure = answer.failures?.[0];
       if (failure !== undefined && failure.failureCode !== "ImageNotFound") {
         throw new Error(`${failure.failureCode}: ${failure.failureReason}`);
       }
       return answer.images?.[0];
     } catch (error) {
+      // Before the first build, and in another region before the first image has reached it.
       if ((error as Error).name === "RepositoryNotFoundException") return undefined;
       throw this.failed(error as Error);
     }
   }
 
-  /** The SDK is loaded here: a run against another registry never pays for it. */
+  /**
+   * The SDK is loaded here: a run against another registry never pays for it. It tries again by
+   * itself what may pass, as often as `AWS_MAX_ATTEMPTS` says.
+   */
   private async connect(): Promise<ECRClient> {
     const { ECRClient } = await import("@aws-sdk/client-ecr");
-    this.client ??= new ECRClient({ region: this.region });
+    this.client ??= new ECRClient({
+      region: this.region,
+      // Its own limits are none at all.
+      requestHandler: { connectionTimeout: 5_000, requestTimeout: TIMEOUT },
+    });
     return this.client;
   }
 
   private failed(error: Error): RegistryError {
-    return new RegistryError(
-      `${this.location.repository}: ECR in ${this.region} cannot be asked: ${error.name}: ` +
-        `${error.message}. Check the AWS credentials and their rights to ecr:BatchGetImage, ` +
-        "ecr:GetDownloadUrlForLayer, ecr:ListImages and ecr:PutImage, and run the same command again.",
-    );
+    return ecrError(error, this.location.repository, this.region);
   }
 }

@@ -46,15 +46,19 @@ export async function labelsOf(
   return parsed.data?.config?.Labels ?? {};
 }
 
+/** @throws RegistryError unless these are the bytes that the digest names. */
+export function checkDigest(digest: Digest, bytes: Uint8Array): void {
+  const found = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+  if (found === digest) return;
+  throw new RegistryError(
+    `${digest} has the content of ${found}; expected the bytes it is named by. ` +
+      "Do not use this registry until that is explained.",
+  );
+}
+
 /** JSON; nothing where it is none. */
 function parse(digest: Digest, bytes: Uint8Array): unknown {
-  const found = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-  if (found !== digest) {
-    throw new RegistryError(
-      `${digest} has the content of ${found}; expected the bytes it is named by. ` +
-        "Do not use this registry until that is explained.",
-    );
-  }
+  checkDigest(digest, bytes);
   try {
     return JSON.parse(Buffer.from(bytes).toString("utf8")) as unknown;
   } catch {

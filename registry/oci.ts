@@ -102,6 +102,12 @@ export class OciRegistry implements Registry {
     const response = await this.request("GET", `manifests/${reference}`, {
       headers: { accept: MANIFEST_TYPES },
     });
+    if (response.status === 404) {
+      throw new RegistryError(
+        `${this.location.repository}: ${reference} does not exist; expected the image that was ` +
+          "deployed. Check what the registry cleans up.",
+      );
+    }
     await this.expect(response, 200, reference);
     const bytes = Buffer.from(await response.arrayBuffer());
     const mediaType = response.headers.get("content-type") ?? "application/json";

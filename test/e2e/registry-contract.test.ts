@@ -1,0 +1,276 @@
+import * as ecr from "@aws-sdk/client-ecr";
+import * as assert from "node:assert/strict";
+import { RegistryError, TagConflictError } from "../../registry/errors";
+import { openRegistry, type Registry } from "../../registry/registry";
+import {
+  digestOf,
+  EcrServer,
+  locationIn,
+  startDockerRegistry,
+  type Manifest,
+  type RealRegistry,
+} from "../support/registries";
+
+/** The two families of media types that images come in. */
+const FAMILIES = {
+  OCI: {
+    image: "application/vnd.oci.image.manifest.v1+json",
+    index: "application/vnd.oci.image.index.v1+json",
+    config: "application/vnd.oci.image.config.v1+json",
+    layer: "application/vnd.oci.image.layer.v1.tar",
+  },
+  Docker: {
+    image: "application/vnd.docker.distribution.manifest.v2+json",
+    index: "application/vnd.docker.distribution.manifest.list.v2+json",
+    config: "application/vnd.docker.container.image.v1+json",
+    layer: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+  },
+} as const;
+type Family = (typeof FAMILIES)[keyof typeof FAMILIES];
+
+let serial = 0;
+/** A tag that nobody has given yet: the registries live as long as the suite. */
+const fresh = (giver: string) => `${giver}-${++serial}`;
+
+/** Pushes an image; what it holds is new each time. */
+async function pushImage(
+  to: RealRegistry,
+  family: Family,
+  tag: string,
+  labels?: Readonly<Record<string, string>>,
+): Promise<Manifest> {
+  const blob = async (mediaType: string, bytes: Buffer) => {
+    await to.putBlob(bytes);
+    return { mediaType, size: bytes.length, digest: digestOf(bytes) };
+  };
+  const config = { architecture: "amd64", os: "linux", config: { Labels: labels }, tag };
+  const manifest = {
+    schemaVersion: 2,
+    mediaType: family.image,
+    config: await blob(family.config, Buffer.from(JSON.stringify(config))),
+    layers: [await blob(family.layer, Buffer.from(`the files of ${tag}`))],
+  };
+  // Spaces and an end of line, which a parser would not give back.
+  const bytes = Buffer.from(`${JSON.stringify(manifest, undefined, 3)}\n`);
+  await to.putManifest({ bytes, mediaType: family.image }, tag);
+  return { bytes, mediaType: family.image };
+}
+
+/** Pushes an index of two platforms, as `docker buildx` does, its description of the build first. */
+async function pushIndex(
+  to: RealRegistry,
+  family: Family,
+  tag: string,
+  labels?: Readonly<Record<string, string>>,
+): Promise<Manifest> {
+  const entries = [];
+  for (const architecture of ["unknown", "amd64", "arm64"]) {
+    const image = await pushImage(to, family, `${tag}-${architecture}`, labels);
+    const annotations =
+      architecture === "unknown"
+        ? { annotations: { "vnd.docker.reference.type": "attestation-manifest" } }
+        : {};
+    entries.push({
+      mediaType: family.image,
+      size: image.bytes.length,
+      digest: digestOf(image.bytes),
+      platform: { architecture, os: architecture === "unknown" ? "unknown" : "linux" },
+      ...annotations,
+    });
+  }
+  const index = { schemaVersion: 2, mediaType: family.index, manifests: entries };
+  const bytes = Buffer.from(JSON.stringify(index));
+  await to.putManifest({ bytes, mediaType: family.index }, tag);
+  return { bytes, mediaType: family.index };
+}
+
+const FORMS = Object.entries(FAMILIES).flatMap(([name, family]) => [
+  { form: `one ${name} image`, family, push: pushImage },
+  { form: `${name} index`, family, push: pushIndex },
+]);
+
+const environment = { ...process.env };
+
+for (const kind of ["oci", "ecr"] as const) {
+  describe(`The registry contract, ${kind}`, () => {
+    let real: RealRegistry;
+    let registry: Registry;
+
+    before(async function () {
+      this.timeout(600_000);
+      real = kind === "ecr" ? await EcrServer.start() : await startDockerRegistry();
+    });
+    after(() => real.stop());
+    beforeEach(() => {
+      if (real instanceof EcrServer) Object.assign(process.env, real.environment);
+      registry = openRegistry(real.location);
+    });
+    afterEach(() => {
+      process.env = { ...environment };
+    });
+
+    for (const { form, family, push } of FORMS) {
+      it(`resolves and tags ${form}, byte for byte`, async () => {
+        const build = fresh("build");
+        const pushed = await push(real, family, build);
+        const digest = digestOf(pushed.bytes);
+        assert.equal(await registry.resolve(build), digest);
+        const earned = fresh("dev");
+        await registry.tag(digest, earned);
+        assert.equal(await registry.resolve(earned), digest);
+        assert.deepEqual(await real.manifest(earned), pushed);
+        assert.equal(await registry.resolve(build), digest);
+      });
+
+      it(`reads the labels of ${form}`, async () => {
+        const labels = { "org.opencontainers.image.revision": "0123abc" };
+        const { bytes } = await push(real, family, fresh("build"), labels);
+        assert.deepEqual(await registry.labels(digestOf(bytes)), labels);
+        const bare = await push(real, family, fresh("build"));
+        assert.deepEqual(await registry.labels(digestOf(bare.bytes)), {});
+      });
+    }
+
+    it("knows no tag that nobody has given, nor any in a repository that is not there", async () => {
+      assert.equal(await registry.resolve("build-99999"), undefined);
+      const repository = `${real.location.repository}-of-nobody`;
+      assert.equal(
+        await openRegistry({ ...real.location, repository }).resolve("build-1"),
+        undefined,
+      );
+    });
+
+    it("lists every tag", async () => {
+      const names = Array.from({ length: 3 }, () => fresh("build"));
+      const { bytes } = await pushImage(real, FAMILIES.OCI, fresh("build"));
+      for (const name of names) await registry.tag(digestOf(bytes), name);
+      const tags = await registry.tags();
+      assert.deepEqual(
+        names.filter((name) => !tags.includes(name)),
+        [],
+      );
+      assert.equal(new Set(tags).size, tags.length);
+      const repository = `${real.location.repository}-of-nobody`;
+      assert.deepEqual(await openRegistry({ ...real.location, repository }).tags(), []);
+    });
+
+    it("takes the same tag on the same image again, also at the same time", async () => {
+      const { bytes } = await pushImage(real, FAMILIES.OCI, fresh("build"));
+      const digest = digestOf(bytes);
+      const tag = fresh("dev");
+      const others = [1, 2, 3].map(() => openRegistry(real.location).tag(digest, tag));
+      await Promise.all([registry.tag(digest, tag), ...others]);
+      await registry.tag(digest, tag);
+      assert.equal(await registry.resolve(tag), digest);
+    });
+
+    it("refuses a tag that names another image, and leaves it where it is", async () => {
+      const first = await pushImage(real, FAMILIES.OCI, fresh("build"));
+      const second = await pushIndex(real, FAMILIES.OCI, fresh("build"));
+      const tag = fresh("dev");
+      await registry.tag(digestOf(first.bytes), tag);
+      await assert.rejects(registry.tag(digestOf(second.bytes), tag), (error: Error) => {
+        assert.ok(error instanceof TagConflictError);
+        const [is, wanted] = [digestOf(first.bytes), digestOf(second.bytes)];
+        assert.match(error.message, new RegExp(`tag ${tag} is ${is}; expected ${wanted}\\.`));
+        return true;
+      });
+      assert.deepEqual(await real.manifest(tag), first);
+    });
+
+    it("says so where the image to tag, or to read, is not there", async () => {
+      const nothing = digestOf(Buffer.from("nothing"));
+      const expected = new RegExp(`${nothing} does not exist.*; expected the image that was`);
+      await assert.rejects(registry.tag(nothing, fresh("dev")), expected);
+      await assert.rejects(registry.labels(nothing), expected);
+    });
+
+    if (kind === "ecr") {
+      const server = () => real as EcrServer;
+      afterEach(() => {
+        server().failures = [];
+      });
+
+      it("tells a tag that another has just given to another image from a repeat", async () => {
+        const tag = fresh("dev");
+        const [mine, other] = [fresh("build"), fresh("build")];
+        const { bytes } = await pushImage(real, FAMILIES.OCI, mine);
+        const foreign = await pushImage(real, FAMILIES.OCI, other);
+        server().beforePut = () => real.putManifest(foreign, tag);
+        await assert.rejects(registry.tag(digestOf(bytes), tag), (error: Error) => {
+          assert.ok(error instanceof TagConflictError);
+          assert.match(error.message, new RegExp(`${tag} is ${digestOf(foreign.bytes)}`));
+          return true;
+        });
+        assert.deepEqual(await real.manifest(tag), foreign);
+
+        const again = fresh("dev");
+        server().beforePut = () => real.putManifest({ bytes, mediaType: OCI_IMAGE }, again);
+        await registry.tag(digestOf(bytes), again);
+        assert.equal(await registry.resolve(again), digestOf(bytes));
+      });
+
+      it("tries again while ECR throttles, and says so when it goes on", async () => {
+        const build = fresh("build");
+        const { bytes } = await pushImage(real, FAMILIES.OCI, build);
+        server().failures = ["ThrottlingException", "ThrottlingException"];
+        assert.equal(await registry.resolve(build), digestOf(bytes));
+        assert.deepEqual(server().failures, []);
+        server().failures = Array.from({ length: 9 }, () => "ThrottlingException");
+        await assert.rejects(
+          registry.resolve(build),
+          /ECR in eu-west-1 throttles this account after 3 attempts .*again in a minute/,
+        );
+      });
+
+      it("says what to do about credentials that have expired, are wrong, or may not", async () => {
+        const says = async (failure: string, expected: RegExp) => {
+          server().failures = Array.from({ length: 9 }, () => failure);
+          await assert.rejects(openRegistry(real.location).resolve("build-1"), (error: Error) => {
+            assert.ok(error instanceof RegistryError);
+            assert.match(error.message, expected);
+            return true;
+          });
+        };
+        await says("ExpiredTokenException", /credentials have expired .*Log in again/);
+        await says("UnrecognizedClientException", /does not accept the credentials.*AWS_PROFILE/);
+        await says("AccessDeniedException", /ECR in eu-west-1 refuses access .*docs\/aws\.md/);
+        await says("ServerException", /cannot be asked: ServerException/);
+      });
+
+      it("says so where there are no credentials, or nothing answers", async () => {
+        const { AWS_ENDPOINT_URL_ECR: url } = process.env;
+        const nowhere = { HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true" };
+        for (const key of Object.keys(process.env)) {
+          if (key.startsWith("AWS_")) Reflect.deleteProperty(process.env, key);
+        }
+        Object.assign(process.env, nowhere, { AWS_ENDPOINT_URL_ECR: url });
+        const open = () => openRegistry(real.location);
+        await assert.rejects(open().resolve("build-1"), /no AWS credentials are found .*Log in/);
+        Object.assign(process.env, server().environment, {
+          AWS_ENDPOINT_URL_ECR: "http://127.0.0.1:1",
+        });
+        await assert.rejects(open().resolve("build-1"), /cannot be reached: ECONNREFUSED/);
+      });
+
+      it("says so where an image is in another region only", async () => {
+        const build = fresh("build");
+        const { bytes } = await pushImage(real, FAMILIES.OCI, build);
+        const far = openRegistry(locationIn("eu-central-1"));
+        const other = new ecr.ECRClient(server().clientConfig("eu-central-1"));
+        // Before replication has made the repository, and after.
+        for (const make of [false, true]) {
+          const command = new ecr.CreateRepositoryCommand({ repositoryName: "podinfo" });
+          if (make) await other.send(command);
+          assert.equal(await far.resolve(build), undefined);
+          await assert.rejects(
+            far.tag(digestOf(bytes), fresh("dr")),
+            /eu-central-1\.amazonaws\.com\/podinfo: sha256:\w+ does not exist in eu-central-1; .*replication/,
+          );
+        }
+      });
+    }
+  });
+}
+
+const OCI_IMAGE = FAMILIES.OCI.image;
