@@ -242,6 +242,25 @@ const freeze = z
     "schedule and duration, or from and until",
   );
 
+/** A day; Pulumi hands an unquoted one on as `2026-12-24 00:00:00 +0000 UTC`. */
+const day = z
+  .string({ error: "a day, such as 2026-12-24" })
+  .regex(/^\d{4}-\d\d-\d\d( 00:00:00 \+0000 UTC)?$/, "a day, such as 2026-12-24")
+  .transform((given) => given.slice(0, 10))
+  .refine((given) => !Number.isNaN(Date.parse(given)), "a day that there is, such as 2026-12-24");
+
+/** Which findings of a scanner stop a release. */
+const scan = z.strictObject({
+  /** Who scans: ECR, or the build, which attaches its report. ECR unless given, where it can. */
+  source: z.enum(["ecr", "report"]).optional(),
+  /** Findings of this severity, and worse. */
+  refuse: z.enum(["low", "medium", "high", "critical"]),
+  /** What may pass all the same, until its day. */
+  exceptions: z
+    .array(z.strictObject({ id: text, reason: text, expires: day }), { error: "a list" })
+    .default([]),
+});
+
 /** Keys that say which release a stack runs: the only ones that a promotion changes. */
 export const MOVING_KEYS = [
   "imageTag",
@@ -273,6 +292,8 @@ export const Config = z.strictObject({
   freeze: z.array(freeze).default([]),
   /** How long the upstream must have run a release. */
   soak: duration.optional(),
+  /** Its findings are not looked at unless given. */
+  scan: scan.optional(),
   /** Whose word this environment's releases need before they may move on, by its name (uat, qa). */
   signOffs: z.record(name, z.array(email)).default({}),
   /** Which of `slack.channels` hear of what. */

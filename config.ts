@@ -341,6 +341,10 @@ function crossCheck(where: string, config: Config): Problem[] {
       add(`${key}.except`, except.join(", "), "no value without cidr", "Remove it");
     }
   }
+  if (config.scan?.source === "ecr" && config.registry.kind !== "ecr") {
+    const fix = "ECR scans its own images only: remove it, and let the build attach its report";
+    add("scan.source", "ecr", "report with registry.kind oci", fix);
+  }
   const { maxSurge, maxUnavailable } = config.rollout;
   if (Number.parseInt(maxSurge) === 0 && Number.parseInt(maxUnavailable) === 0) {
     const fix = "With neither, no pod could ever be replaced: raise one";

@@ -4,8 +4,10 @@ import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
+import { findScan } from "./registry/scans";
 import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
 import { formatProblem, formatProblems } from "./release/problem";
+import { scanTerm } from "./release/scan";
 
 /**
  * Finds out which release the stack may deploy, before any resource.
@@ -51,18 +53,43 @@ async function resolveRelease(config: StackConfig): Promise<Resolved> {
       registry.resolve(candidate.earnedTag),
     ]);
     const release = checkCandidate(candidate, { imageTag: taken, earnedTag: earned });
-    return "ok" in release ? release : { problems: release.problems.map(formatProblem) };
+    if (!("ok" in release)) return { problems: release.problems.map(formatProblem) };
+    const problems = await scanProblems(config, release.ok);
+    return problems.length === 0 ? release : { problems };
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
     return { problems: [`${config.environment}: ${error.message}`] };
   }
 }
 
-/** Without a tag there is only the foundation; but never in place of a release that runs. */
-async function resolveFoundation(environment: string): Promise<Resolved> {
+/**
+ * What the image's scan says against a release. Not on the way back: what is returned to has run
+ * here, and waiting for a scanner is worse.
+ */
+async function scanProblems(
+  { environment, registry, scan }: StackConfig,
+  { digest, rollbackOf }: Release,
+): Promise<string[]> {
+  if (scan === undefined || rollbackOf !== undefined) return [];
+  const answer = await findScan(registry, digest, scan.source);
+  const { problem } = scanTerm(environment, scan, answer, new Date());
+  if (problem === undefined) return [];
+  // What a scanner has learnt since must not stop whoever changes anything else.
+  if ((await lastRelease(environment))?.digest !== digest) return [formatProblem(problem)];
+  void pulumi.log.warn(`${formatProblem(problem)} It is not stopped, as this image runs already.`);
+  return [];
+}
+
+/** What the stack runs, by its outputs. */
+async function lastRelease(environment: string): Promise<Release | undefined> {
   const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
   const last = await new pulumi.StackReference(path.join("/")).getOutputDetails("release");
-  const running = last.value as Release | undefined;
+  return last.value as Release | undefined;
+}
+
+/** Without a tag there is only the foundation; but never in place of a release that runs. */
+async function resolveFoundation(environment: string): Promise<Resolved> {
+  const running = await lastRelease(environment);
   if (running === undefined) return { ok: undefined };
   const problem = formatProblem({
     where: environment,

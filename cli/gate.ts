@@ -4,6 +4,7 @@ import type { Request } from "../ledger/ledger";
 import type { StackConfig } from "../ledger/stack-config";
 import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
+import { findScan } from "../registry/scans";
 import {
   fails,
   freezeTerm,
@@ -15,6 +16,7 @@ import {
   type Term,
 } from "../release/gate";
 import { shortDigest } from "../release/plan";
+import { scanTerm, type ScanAnswer } from "../release/scan";
 import { parseTag } from "../release/tags";
 import type { Context } from "./context";
 import type { Facts } from "./facts";
@@ -126,9 +128,38 @@ export async function registryTerms(
   ];
 }
 
+/** What is known of an image's vulnerabilities, also where the environment does not ask. */
+export async function scanOf({ registry, scan }: StackConfig, digest: string): Promise<ScanAnswer> {
+  try {
+    return await findScan(registry, digest, scan?.source);
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    const says = `out of reach (${error.message.replace(/\.$/, "")})`;
+    return { state: "missing", says, fix: "Run the same command again once the registry answers" };
+  }
+}
+
+/** Whether an image may go on by what its scan says, where the environment asks for that. */
+export async function scanTerms(
+  { pulumi, now }: Context,
+  environment: string,
+  { scan }: StackConfig,
+  digest: string,
+  answer: ScanAnswer,
+): Promise<Term[]> {
+  if (scan === undefined) return [];
+  const term = scanTerm(environment, scan, answer, now());
+  if (term.state === "passes") return [term];
+  const { release } = await pulumi.outputs(environment);
+  if (release?.digest !== digest) return [term];
+  return [passes("scan", `the image runs already, although: ${term.says}`)];
+}
+
 /** All that must hold before a request may be deployed. */
 export interface Gate {
   readonly terms: readonly Term[];
+  /** What the image's scan says, where the environment asks for it. */
+  readonly scan: ScanAnswer | undefined;
   readonly approvals: Approvals;
 }
 
@@ -145,11 +176,13 @@ export async function gateOf(
     planTerm(project, ledger, request, stackFile),
     facts.lastDeployed(environment),
   ]);
-  const [approvals, registry, movement] = await Promise.all([
+  const scan = config.scan && (await scanOf(config, request.digest));
+  const [approvals, registry, scanned, movement] = await Promise.all([
     approvalsOf(project, ledger, request, config, last, context.now()),
     registryTerms(environment, config, request),
+    scan === undefined ? [] : scanTerms(context, environment, config, request.digest, scan),
     movementTerms(context, environment, config, request, facts),
   ]);
-  const terms = [...registry, plan, ...approvals.terms, ...movement];
-  return { terms, approvals };
+  const terms = [...registry, ...scanned, plan, ...approvals.terms, ...movement];
+  return { terms, scan, approvals };
 }

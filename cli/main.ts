@@ -140,6 +140,12 @@ command("review <env>", "say that a hotfix is all right", async (c, env: string)
   (await import("./sign-off")).review(c, env),
 );
 command(
+  "attach-scan <tag>",
+  "give an image Trivy's report on it, for baton:scan",
+  async (c, tag: string, options: { report: string }) =>
+    (await import("./attach-scan")).attachScan(c, tag, options),
+).requiredOption("--report <file>", "what `trivy image --format json` has written");
+command(
   "notify <env>",
   "tell Slack that a build has failed",
   async (c, env: string, options: NotifyOptions) =>

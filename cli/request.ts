@@ -7,13 +7,14 @@ import { POLICY_KEYS, type StackConfig } from "../ledger/stack-config";
 import { writeAtomically } from "../ledger/stack-file";
 import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
-import { cardBlocks, formatCard, NOT_KNOWN, type ChangeCard } from "../release/change-card";
+import { cardBlocks, formatCard, type ChangeCard } from "../release/change-card";
 import { checkRequest, hotfixFromOf, type Digest } from "../release/eligibility";
 import { problemsOf, type Term } from "../release/gate";
 import { isTree, type Tree } from "../release/merge";
 import { formatOperations, groupOperations, notRoutine } from "../release/operations";
 import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
+import { describeScan } from "../release/scan";
 import { settingsDifference } from "../release/settings-difference";
 import { targetOf } from "../release/way-back";
 import { commitsBetween } from "./commits";
@@ -26,7 +27,7 @@ import {
   type Report,
 } from "./context";
 import { readFacts, type Facts } from "./facts";
-import { gateOf, type Gate } from "./gate";
+import { gateOf, scanOf, type Gate } from "./gate";
 import type { Preview, StackOutputs } from "./pulumi";
 import { announceRequest } from "./requested";
 import { recordUnapproved } from "./unapproved";
@@ -153,7 +154,7 @@ async function isOpen(
 
 /** What people decide on. */
 async function cardOf(
-  { project, pulumi }: Context,
+  { project, pulumi, now }: Context,
   made: Request,
   config: StackConfig,
   known: {
@@ -168,10 +169,11 @@ async function cardOf(
   const { gate, preview, running, facts, options } = known;
   const { release } = running;
   const giver = hotfixFromOf(tag, config.upstream) ?? config.upstream;
-  const [commits, last, given] = await Promise.all([
+  const [commits, last, given, scan] = await Promise.all([
     commitsOf(options.source ?? project.folder, config, release?.digest, digest),
     facts.lastDeployed(environment),
     giver === undefined ? undefined : pulumi.outputs(giver),
+    gate.scan ?? scanOf(config, digest),
   ]);
   const extraordinary = notRoutine(preview.operations);
   const unattended = gate.approvals.unattended && extraordinary.length === 0;
@@ -194,7 +196,7 @@ async function cardOf(
           ),
     operations: groupOperations(preview.operations),
     suites: given?.earnedTag === tag ? (given.suites ?? []) : [],
-    scan: NOT_KNOWN,
+    scan: describeScan(scan, config.scan, now()),
     notes: made.notes,
     routine: extraordinary.length === 0,
     missing,

@@ -22,6 +22,7 @@ const Known = z.object(
     approval: true,
     freeze: true,
     soak: true,
+    scan: true,
     signOffs: true,
     announce: true,
     slack: true,
@@ -29,7 +30,7 @@ const Known = z.object(
 );
 
 /** What must hold before a release may move. */
-export const POLICY_KEYS = ["approval", "freeze", "soak", "signOffs"] as const;
+export const POLICY_KEYS = ["approval", "freeze", "soak", "scan", "signOffs"] as const;
 
 export interface StackConfig extends z.infer<typeof Known> {
   /** Everything a deployment reads except what moves and the policy; secrets encrypted. */
@@ -145,7 +146,9 @@ function configOf(
 /** As the program reads one of its keys: a text is what its JSON says, but for those of tags. */
 function asRead(key: string, value: unknown): unknown {
   const text = TEXT_KEYS.some((name) => key.endsWith(`:${name}`));
-  return typeof value !== "string" || text ? value : (jsonOf(value) ?? value);
+  const parsed = typeof value !== "string" || text ? undefined : jsonOf(value);
+  // Not `??`: null is what removes a default.
+  return parsed === undefined ? value : parsed;
 }
 
 /** As Pulumi gives other keys: numbers and booleans as texts, structures as JSON. */

@@ -1,9 +1,17 @@
-import { createHash } from "node:crypto";
 import pRetry from "p-retry";
+import { z } from "zod";
 import type { Digest } from "../release/eligibility";
 import { findCredentials, type Credentials } from "./credentials";
 import { RegistryError, TagConflictError } from "./errors";
-import { labelsOf } from "./labels";
+import {
+  checkDigest,
+  digestOf,
+  parseJson,
+  type Contents,
+  type Descriptor,
+  type Manifest,
+} from "./contents";
+import { labelsOf } from "./images";
 import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";
 
@@ -14,6 +22,25 @@ const MANIFEST_TYPES = [
   "application/vnd.docker.distribution.manifest.list.v2+json",
   "application/vnd.docker.distribution.manifest.v2+json",
 ].join(", ");
+
+const INDEX_TYPE = "application/vnd.oci.image.index.v1+json";
+/** What makes a manifest a referrer. */
+const Referrer = z.object({
+  subject: z.object({ digest: z.string() }).optional(),
+  artifactType: z.string().optional(),
+  annotations: z.record(z.string(), z.string()).optional(),
+});
+const Index = z.object({
+  manifests: z.array(
+    z.looseObject({
+      mediaType: z.string(),
+      digest: z.string(),
+      size: z.number(),
+      artifactType: z.string().optional(),
+      annotations: z.record(z.string(), z.string()).optional(),
+    }),
+  ),
+});
 
 /** How many tags at once; registries may give fewer. */
 const PAGE = 1000;
@@ -26,7 +53,7 @@ const TIMEOUT = 15_000;
  * (https://github.com/opencontainers/distribution-spec/blob/main/spec.md), with basic, bearer or no
  * authentication (https://distribution.github.io/distribution/spec/auth/token/).
  */
-export class OciRegistry implements Registry {
+export class OciRegistry implements Registry, Contents {
   private readonly host: string;
   private readonly name: string;
   private readonly base: string;
@@ -48,7 +75,7 @@ export class OciRegistry implements Registry {
     await this.expect(response, 200, `tag ${tag}`);
     const digest = response.headers.get("docker-content-digest");
     // Some registries leave the header out of HEAD answers; the digest is that of the bytes.
-    return digest ?? (await this.manifest(tag)).digest;
+    return digest ?? digestOf((await this.stored(tag)).bytes);
   }
 
   async tag(digest: Digest, tag: string): Promise<void> {
@@ -58,28 +85,11 @@ export class OciRegistry implements Registry {
       throw new TagConflictError(this.location.repository, tag, current, digest);
     }
     const manifest = await this.manifest(digest);
-    if (manifest.digest !== digest) {
-      throw new RegistryError(
-        `${this.location.repository}: manifest ${digest} has the content of ${manifest.digest}; ` +
-          "expected the bytes it is named by. Do not use this registry until that is explained.",
-      );
-    }
-    const response = await this.request("PUT", `manifests/${tag}`, {
-      headers: { "content-type": manifest.mediaType },
-      body: manifest.bytes,
-    });
-    await this.expect(response, 201, `tag ${tag}`);
+    await this.put(manifest, tag);
   }
 
   async labels(digest: Digest): Promise<Readonly<Record<string, string>>> {
-    return labelsOf(digest, {
-      manifest: async (one) => (await this.manifest(one)).bytes,
-      blob: async (one) => {
-        const response = await this.request("GET", `blobs/${one}`, { headers: {} });
-        await this.expect(response, 200, one);
-        return Buffer.from(await response.arrayBuffer());
-      },
-    });
+    return labelsOf(this, digest);
   }
 
   /** Page by page, as the registry links them. */
@@ -93,12 +103,93 @@ export class OciRegistry implements Registry {
       await this.expect(response, 200, "the list of tags");
       const body = (await response.json()) as { tags?: string[] | null };
       tags.push(...(body.tags ?? []));
-      page = nextPage(response.headers.get("link"));
+      page = nextPage("tags/list", response.headers.get("link"));
     }
     return tags;
   }
 
-  private async manifest(reference: string) {
+  async manifest(digest: Digest): Promise<Manifest> {
+    const manifest = await this.stored(digest);
+    checkDigest(digest, manifest.bytes);
+    return manifest;
+  }
+
+  async blob(digest: Digest): Promise<Uint8Array> {
+    const response = await this.request("GET", `blobs/${digest}`, { headers: {} });
+    await this.expect(response, 200, digest);
+    const bytes = Buffer.from(await response.arrayBuffer());
+    checkDigest(digest, bytes);
+    return bytes;
+  }
+
+  async putBlob(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    const digest = digestOf(bytes);
+    const there = await this.request("HEAD", `blobs/${digest}`, { headers: {} });
+    if (there.status === 200) return;
+    const begun = await this.request("POST", "blobs/uploads/", { headers: {} });
+    await this.expect(begun, 202, `the upload of ${digest}`);
+    const upload = new URL(begun.headers.get("location") ?? "", begun.url);
+    upload.searchParams.set("digest", digest);
+    const headers = { "content-type": "application/octet-stream" };
+    const stored = await this.send(upload.href, { method: "PUT", headers, body: bytes });
+    await this.expect(stored, 201, digest);
+  }
+
+  /**
+   * A registry that does not know of subjects finds this one under a tag that the specification
+   * gives it (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema).
+   */
+  async putManifest(manifest: Manifest): Promise<void> {
+    const digest = digestOf(manifest.bytes);
+    const response = await this.put(manifest, digest);
+    const { subject, artifactType, annotations } = Referrer.parse(parseJson(manifest.bytes));
+    if (subject === undefined || response.headers.has("oci-subject")) return;
+    const former = await this.tagged(subject.digest);
+    if (former.some((one) => one.digest === digest)) return;
+    const { mediaType, bytes } = manifest;
+    const own = { mediaType, digest, size: bytes.length, artifactType, annotations };
+    const index = { schemaVersion: 2, mediaType: INDEX_TYPE, manifests: [...former, own] };
+    const encoded = new TextEncoder().encode(JSON.stringify(index));
+    await this.put({ bytes: encoded, mediaType: INDEX_TYPE }, referrersTag(subject.digest));
+  }
+
+  async referrers(subject: Digest, artifactType: string): Promise<readonly Descriptor[]> {
+    const found: Descriptor[] = [];
+    const path = `referrers/${subject}`;
+    let page: string | undefined = `${path}?artifactType=${encodeURIComponent(artifactType)}`;
+    while (page !== undefined) {
+      const headers = { accept: INDEX_TYPE };
+      const response: Response = await this.request("GET", page, { headers });
+      if (response.status === 404) {
+        found.push(...(await this.tagged(subject)));
+        break;
+      }
+      await this.expect(response, 200, `what refers to ${subject}`);
+      found.push(...this.listed(await response.json(), subject));
+      page = nextPage(path, response.headers.get("link"));
+    }
+    // Whether a registry filters is up to it.
+    return found.filter((one) => one.artifactType === artifactType);
+  }
+
+  /** What the tag for referrers lists. */
+  private async tagged(subject: Digest): Promise<readonly Descriptor[]> {
+    const tag = referrersTag(subject);
+    if ((await this.resolve(tag)) === undefined) return [];
+    return this.listed(parseJson((await this.stored(tag)).bytes), subject);
+  }
+
+  private listed(index: unknown, subject: Digest): readonly Descriptor[] {
+    const parsed = Index.safeParse(index);
+    if (parsed.success) return parsed.data.manifests;
+    throw new RegistryError(
+      `${this.location.repository}: the list of what refers to ${subject} is no OCI index; ` +
+        "expected one. Find out who wrote it.",
+    );
+  }
+
+  /** By a tag or a digest. */
+  private async stored(reference: string): Promise<Manifest> {
     const response = await this.request("GET", `manifests/${reference}`, {
       headers: { accept: MANIFEST_TYPES },
     });
@@ -109,10 +200,15 @@ export class OciRegistry implements Registry {
       );
     }
     await this.expect(response, 200, reference);
-    const bytes = Buffer.from(await response.arrayBuffer());
-    const mediaType = response.headers.get("content-type") ?? "application/json";
-    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-    return { bytes, mediaType, digest };
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return { bytes, mediaType: response.headers.get("content-type") ?? "application/json" };
+  }
+
+  private async put({ bytes, mediaType }: Manifest, reference: string): Promise<Response> {
+    const headers = { "content-type": mediaType };
+    const response = await this.request("PUT", `manifests/${reference}`, { headers, body: bytes });
+    await this.expect(response, 201, reference);
+    return response;
   }
 
   /** One request to the repository, logging in when asked to and trying again what may pass. */
@@ -131,7 +227,9 @@ export class OciRegistry implements Registry {
 
   private async send(url: string, init: RequestInit): Promise<Response> {
     const headers = new Headers(init.headers);
-    if (this.authorization !== undefined) headers.set("authorization", this.authorization);
+    // An upload may go elsewhere, which is not to know it; a token's service is.
+    const own = url.startsWith(`${this.base}/`) || init.method === "GET";
+    if (this.authorization !== undefined && own) headers.set("authorization", this.authorization);
     try {
       return await pRetry(
         async () => {
@@ -206,12 +304,16 @@ export class OciRegistry implements Registry {
 }
 
 /**
- * What follows a page of tags, by its `Link` header (RFC 5988). Only its question is taken: that
+ * What follows a page of a list, by its `Link` header (RFC 5988). Only its question is taken: that
  * one goes to this repository, whatever address the registry knows itself by.
  */
-function nextPage(link: string | null): string | undefined {
+function nextPage(path: string, link: string | null): string | undefined {
   const question = /<[^>]*?(\?[^>]*)>\s*;[^,]*\brel="?next\b/i.exec(link ?? "")?.[1];
-  return question === undefined ? undefined : `tags/list${question}`;
+  return question === undefined ? undefined : `${path}${question}`;
+}
+
+function referrersTag(subject: Digest): string {
+  return subject.replace(":", "-");
 }
 
 function basic({ username, password }: Credentials): string {

@@ -1,4 +1,5 @@
 import type { Digest } from "../release/eligibility";
+import type { Contents } from "./contents";
 import { EcrRegistry } from "./ecr";
 import { OciRegistry } from "./oci";
 
@@ -45,6 +46,6 @@ export interface Registry {
   tags(): Promise<string[]>;
 }
 
-export function openRegistry(location: RegistryLocation): Registry {
+export function openRegistry(location: RegistryLocation): Registry & Contents {
   return location.kind === "ecr" ? new EcrRegistry(location) : new OciRegistry(location);
 }

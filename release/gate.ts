@@ -16,6 +16,7 @@ export interface Term {
   readonly name:
     | "earned"
     | "pin"
+    | "scan"
     | "plan"
     | "approvals"
     | "freeze"
@@ -43,8 +44,8 @@ export function fails(name: Term["name"], says: string, problem: Problem): Term 
   return { name, state: "fails", says, problem };
 }
 
-/** @param passesAt without it, for people's words */
-function waits(name: Term["name"], says: string, problem: Problem, passesAt?: Date): Term {
+/** @param passesAt without it, for people's words, or for what says nothing of its end */
+export function waits(name: Term["name"], says: string, problem: Problem, passesAt?: Date): Term {
   return { name, state: "waits", says, problem, ...(passesAt && { passesAt }) };
 }
 

@@ -1,7 +1,10 @@
 import * as ecr from "@aws-sdk/client-ecr";
 import * as assert from "node:assert/strict";
 import { RegistryError, TagConflictError } from "../../registry/errors";
-import { openRegistry, type Registry } from "../../registry/registry";
+import { attach } from "../../registry/attachments";
+import { openRegistry } from "../../registry/registry";
+import { attachReport, findScan, REPORT_TYPE } from "../../registry/scans";
+import type { Scan, ScanAnswer } from "../../release/scan";
 import {
   digestOf,
   EcrServer,
@@ -10,6 +13,7 @@ import {
   type Manifest,
   type RealRegistry,
 } from "../support/registries";
+import { trivyReport } from "../support/trivy";
 
 /** The two families of media types that images come in. */
 const FAMILIES = {
@@ -94,7 +98,7 @@ const environment = { ...process.env };
 for (const kind of ["oci", "ecr"] as const) {
   describe(`The registry contract, ${kind}`, () => {
     let real: RealRegistry;
-    let registry: Registry;
+    let registry: ReturnType<typeof openRegistry>;
 
     before(async function () {
       this.timeout(600_000);
@@ -185,6 +189,94 @@ for (const kind of ["oci", "ecr"] as const) {
       await assert.rejects(registry.labels(nothing), expected);
     });
 
+    describe("with reports", () => {
+      const known = (answer: ScanAnswer): Scan => {
+        assert.ok(answer.state === "known", JSON.stringify(answer));
+        return answer.scan;
+      };
+      const find = (digest: string) => findScan(real.location, digest, "report");
+      const idOf = ({ bytes }: Manifest): string =>
+        (JSON.parse(bytes.toString()) as { config: { digest: string } }).config.digest;
+
+      for (const [name, family] of Object.entries(FAMILIES)) {
+        it(`keeps the latest that was attached to an image (${name})`, async () => {
+          const image = await pushImage(real, family, fresh("build"));
+          const digest = digestOf(image.bytes);
+          const none = await find(digest);
+          assert.ok(none.state === "missing" && none.says === "missing: no report is attached");
+          const report = trivyReport(idOf(image), { "CVE-2026-1": "HIGH" });
+          const { artifact } = await attachReport(real.location, digest, report);
+          assert.deepEqual(known(await find(digest)), {
+            by: "Trivy",
+            at: new Date("2026-11-21T10:00:00.5Z"),
+            findings: [{ id: "CVE-2026-1", severity: "high", in: "stdlib" }],
+          });
+          // The same again, then another.
+          const again = await attachReport(real.location, digest, report);
+          assert.equal(again.artifact, artifact);
+          assert.equal((await registry.referrers(digest, REPORT_TYPE)).length, 1);
+          const later = trivyReport(idOf(image), {}, "2026-11-22T10:00:00Z");
+          await attachReport(real.location, digest, later);
+          assert.deepEqual(known(await find(digest)).findings, []);
+          assert.equal((await registry.referrers(digest, REPORT_TYPE)).length, 2);
+          assert.deepEqual(await registry.referrers(digest, "application/vnd.example"), []);
+          // The image is what it was.
+          assert.deepEqual(await registry.manifest(digest), {
+            bytes: new Uint8Array(image.bytes),
+            mediaType: family.image,
+          });
+        });
+
+        it(`asks for one of each platform of an index (${name})`, async () => {
+          const build = fresh("build");
+          const index = await pushIndex(real, family, build);
+          const digest = digestOf(index.bytes);
+          const attach = async (platform: string, vulnerabilities: Record<string, string>) => {
+            const image = await real.manifest(`${build}-${platform}`);
+            const report = trivyReport(idOf(image), vulnerabilities);
+            const { image: subject } = await attachReport(real.location, digest, report);
+            assert.equal(subject, digestOf(image.bytes));
+          };
+          await attach("amd64", { "CVE-2026-1": "LOW" });
+          const half = await find(digest);
+          assert.ok(half.state === "missing" && /one of its platforms/.test(half.says));
+          await attach("arm64", { "CVE-2026-2": "CRITICAL" });
+          const ids = known(await find(digest)).findings.map(({ id }) => id);
+          assert.deepEqual(ids, ["CVE-2026-1", "CVE-2026-2"]);
+        });
+      }
+
+      it("refuses a report on another image, or none of Trivy's", async () => {
+        const image = await pushImage(real, FAMILIES.OCI, fresh("build"));
+        const other = await pushImage(real, FAMILIES.OCI, fresh("build"));
+        const digest = digestOf(image.bytes);
+        await assert.rejects(
+          attachReport(real.location, digest, trivyReport(idOf(other), {})),
+          new RegExp(
+            `the report is about podinfo:45, which is ${idOf(other)}; expected ${digest} with the ` +
+              `id ${idOf(image)}. Scan what was pushed: \`trivy image --format json `,
+          ),
+        );
+        await assert.rejects(attachReport(real.location, digest, "{}"), /is not one of Trivy's/);
+        assert.equal((await find(digest)).state, "missing");
+      });
+
+      it("reads what others have attached by the same type", async () => {
+        const image = await pushImage(real, FAMILIES.OCI, fresh("build"));
+        const digest = digestOf(image.bytes);
+        const text = trivyReport(idOf(image), { "CVE-2026-7": "MEDIUM" });
+        const bytes = new TextEncoder().encode(text);
+        await attach(registry, digest, { type: "application/vnd.example", bytes, at: new Date(0) });
+        assert.equal((await find(digest)).state, "missing");
+        await attach(registry, digest, { type: REPORT_TYPE, bytes, at: new Date(0) });
+        assert.equal(known(await find(digest)).findings[0]?.id, "CVE-2026-7");
+        const broken = new TextEncoder().encode("{}");
+        await attach(registry, digest, { type: REPORT_TYPE, bytes: broken, at: new Date() });
+        const answer = await find(digest);
+        assert.ok(answer.state === "missing" && answer.says.startsWith("unreadable"));
+      });
+    });
+
     if (kind === "ecr") {
       const server = () => real as EcrServer;
       afterEach(() => {
@@ -208,6 +300,50 @@ for (const kind of ["oci", "ecr"] as const) {
         server().beforePut = () => real.putManifest({ bytes, mediaType: OCI_IMAGE }, again);
         await registry.tag(digestOf(bytes), again);
         assert.equal(await registry.resolve(again), digestOf(bytes));
+      });
+
+      it("reads every page of what refers to an image", async () => {
+        const image = await pushImage(real, FAMILIES.OCI, fresh("build"));
+        const digest = digestOf(image.bytes);
+        const type = "application/vnd.example";
+        for (const text of ["1", "2", "3"]) {
+          const bytes = new TextEncoder().encode(text);
+          await attach(registry, digest, { type, bytes, at: new Date(0) });
+        }
+        server().referrerPage = 2;
+        assert.equal((await registry.referrers(digest, type)).length, 3);
+      });
+
+      it("gives what ECR's own scan has found, and says so while there is none", async () => {
+        const build = fresh("build");
+        const { bytes } = await pushIndex(real, FAMILIES.OCI, build);
+        const find = () => findScan(real.location, digestOf(bytes));
+        const none = await find();
+        assert.ok(none.state === "missing" && /in eu-west-1 has not scanned/.test(none.says));
+        const platforms = ["amd64", "arm64"].map((platform) => `${build}-${platform}`);
+        await server().scanned(platforms[0] ?? "", "IN_PROGRESS");
+        await server().scanned(platforms[1] ?? "", "COMPLETE", [
+          { name: "CVE-2026-1", severity: "CRITICAL" },
+          { name: "CVE-2026-2", severity: "INFORMATIONAL" },
+        ]);
+        const running = await find();
+        assert.ok(running.state === "running" && /is scanning/.test(running.says));
+        const other = await pushImage(real, FAMILIES.OCI, fresh("build"));
+        await assert.rejects(
+          findScan(real.location, digestOf(Buffer.from("nothing"))),
+          /does not exist in eu-west-1/,
+        );
+        await server().scanned(digestOf(other.bytes), "COMPLETE", [
+          { name: "CVE-2026-1", severity: "HIGH" },
+        ]);
+        assert.deepEqual(await findScan(real.location, digestOf(other.bytes)), {
+          state: "known",
+          scan: {
+            by: "ECR",
+            at: undefined,
+            findings: [{ id: "CVE-2026-1", severity: "high", in: undefined }],
+          },
+        });
       });
 
       it("tries again while ECR throttles, and says so when it goes on", async () => {

@@ -191,6 +191,7 @@ describe("stage and prod", () => {
       "quota.pods: 15 → 30",
       "quota.requests.cpu: 4 → 12",
       "quota.requests.memory: 4Gi → 12Gi",
+      "scan.refuse: – → critical",
       "settings.config.CACHE_HOST: redis.stage.example.com → redis.prod.example.com",
       "settings.config.DATABASE_HOST: postgres.stage.example.com → postgres.prod.example.com",
       "settings.config.LOG_LEVEL: info → warn",

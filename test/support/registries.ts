@@ -208,6 +208,30 @@ export class EcrServer implements RealRegistry {
     return { bytes: Buffer.from(imageManifest), mediaType: imageManifestMediaType };
   }
 
+  /** Lets a scan of an image have ended so; by its tag or digest. */
+  async scanned(
+    image: string,
+    status: string,
+    findings: readonly { readonly name: string; readonly severity: string }[] = [],
+  ): Promise<void> {
+    const imageDigest = image.startsWith("sha256:")
+      ? image
+      : digestOf((await this.manifest(image)).bytes);
+    const named = { repositoryName: NAME, imageId: { imageDigest } };
+    await this.client.send(new ecr.StartImageScanCommand(named));
+    const result = {
+      ...named,
+      registryId: ACCOUNT,
+      imageScanStatus: { status },
+      imageScanFindings: { findings },
+    };
+    const body = JSON.stringify({ results: [result], region: REGION });
+    const url = `${this.moto}/moto-api/static/ecr/scan-finding-results`;
+    const headers = { "content-type": "application/json" };
+    const answer = await fetch(url, { method: "POST", headers, body });
+    if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
+  }
+
   private async pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);

@@ -20,6 +20,8 @@ export class RegistryServer {
   failures: number[] = [];
   /** Leaves the digest out of its headers, as some registries do. */
   hidesDigest = false;
+  /** Has nothing where the address is like this. */
+  hides: RegExp | undefined;
   /** How many tags it gives at once. */
   pageLength = 2;
   private readonly manifests = new Map<string, Manifest>();
@@ -97,9 +99,20 @@ export class RegistryServer {
       this.listTags(new URL(url, "http://registry"), response);
       return;
     }
+    if (this.hides?.test(url) === true) {
+      response.writeHead(404).end();
+      return;
+    }
     const blob = this.blobs.get(url.split("/blobs/")[1] ?? "");
     if (blob !== undefined) {
       response.writeHead(200).end(blob);
+      return;
+    }
+    const upload = new URL(url, `http://${this.host}`);
+    if (upload.pathname.endsWith("/blobs/uploads/")) {
+      const digest = upload.searchParams.get("digest");
+      if (digest !== null) this.blobs.set(digest, body);
+      response.writeHead(digest === null ? 202 : 201, { location: upload.pathname }).end();
       return;
     }
     const reference = decodeURIComponent(url.split("/manifests/")[1] ?? "");
