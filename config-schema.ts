@@ -296,6 +296,8 @@ export const Config = z.strictObject({
   scan: scan.optional(),
   /** Whose word this environment's releases need before they may move on, by its name (uat, qa). */
   signOffs: z.record(name, z.array(email)).default({}),
+  /** Who runs `pulumi up` when a request is complete: the tool, or Pulumi Deployments by a git tag. */
+  deployedBy: z.enum(["tool", "pulumi-deployments"]).default("tool"),
   /** Which of `slack.channels` hear of what. */
   announce: z
     .strictObject({

@@ -1,5 +1,6 @@
 import { approvalsOf, lastDeployed } from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
+import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
 import { problemsOf } from "../release/gate";
 import { groupOperations, parseOperations } from "../release/operations";
@@ -14,7 +15,9 @@ import {
   type Context,
   type Report,
 } from "./context";
+import { readFacts } from "./facts";
 import { announceRequest } from "./requested";
+import { startRun } from "./start";
 
 /** `baton approve ENV`: a person's word for the latest request. */
 export async function approve(context: Context, environment: string): Promise<Report> {
@@ -36,7 +39,34 @@ export async function approve(context: Context, environment: string): Promise<Re
   if (includes(request.requesters, person) && policy.notOwnRequest && policy.required > 0) {
     print("It is your own request, so your word does not count.");
   }
-  return { ...(await tell(context, request)), ref };
+  const told = await tell(context, request);
+  return { ...told, ...(await startIfComplete(context, request)), ref };
+}
+
+/**
+ * Where Pulumi Deployments deploys, the word that completes what a request needs starts it, once; it
+ * could not wait for a word itself.
+ */
+async function startIfComplete(
+  context: Context,
+  request: Request,
+): Promise<{ started?: string; waitsFor?: unknown }> {
+  const { project, ledger, notes } = context;
+  const { environment, id } = request;
+  const { deployedBy } = await project.config(environment);
+  if (deployedBy !== "pulumi-deployments") return {};
+  const facts = await readFacts(context);
+  const isDeployed = facts.outcomesOf(environment).some((outcome) => outcome.request === id);
+  if (isDeployed || (await ledger.starts(request)).length > 0) return {};
+  try {
+    const { started, waitsFor } = await startRun(context, request, facts);
+    return { ...(typeof started === "string" ? { started } : {}), waitsFor };
+  } catch (error) {
+    // The word is given, whatever else stands in the way.
+    if (!(error instanceof Refusal)) throw error;
+    notes.push(error.message);
+    return {};
+  }
 }
 
 /** `baton reject ENV`: a person's word against the latest request. */
@@ -76,7 +106,10 @@ async function tell(context: Context, request: Request): Promise<Report> {
   const approvals = await approvalsFor(context, request);
   const missing: Problem[] = problemsOf(approvals.terms);
   for (const problem of missing) context.print(formatProblem(problem));
-  if (missing.length === 0) context.print(`Go on with \`baton deploy ${environment}\`.`);
+  const { deployedBy } = await context.project.config(environment);
+  if (missing.length === 0 && deployedBy === "tool") {
+    context.print(`Go on with \`baton deploy ${environment}\`.`);
+  }
   await publish(context);
   await announceRequest(context, request, {
     approvals: approvals.approvedBy,

@@ -1,19 +1,12 @@
 import { createInterface } from "node:readline/promises";
 import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
-import { problemsOf, type Term } from "../release/gate";
-import {
-  exceeds,
-  notRoutine,
-  parseOperations,
-  parseUrn,
-  type Operation,
-} from "../release/operations";
+import type { Operation } from "../release/operations";
 import { shortHash } from "../release/plan";
-import { formatProblem, type Problem } from "../release/problem";
 import { targetOf, type Target } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
+import { clear } from "./clearance";
 import {
   checkHere,
   checkName,
@@ -24,9 +17,10 @@ import {
   type Report,
 } from "./context";
 import { readFacts } from "./facts";
-import { gateOf, type Gate } from "./gate";
 import { goBack, heldEverywhere } from "./go-back";
 import type { UpResult } from "./pulumi";
+import { summaryOf, waiting } from "./requested";
+import { startRun } from "./start";
 import { recordUnapproved } from "./unapproved";
 
 export interface DeployOptions {
@@ -34,8 +28,8 @@ export interface DeployOptions {
   readonly yes?: boolean;
 }
 
-/** A request that is being deployed. */
-interface Deployment {
+/** A request that is being deployed, or has been by somebody else. */
+export interface Deployment {
   readonly request: Request;
   readonly stackFile: string;
   /** What ran before. */
@@ -43,6 +37,8 @@ interface Deployment {
   readonly approvedBy: readonly string[];
   /** Why nobody was asked. */
   readonly unattended: boolean;
+  /** The run of Pulumi that was not the tool's. */
+  readonly update?: string;
 }
 
 /**
@@ -96,30 +92,19 @@ async function attempt(
     }
   }
 
-  const gate = await gateOf(context, request, stackFile, facts);
-  const others = gate.terms.filter(({ name }) => name !== "approvals");
-  const [approvals] = gate.terms.filter(({ name }) => name === "approvals");
-  const failing = [...others, approvals].filter((term) => term?.state === "fails");
-  if (failing.length > 0) {
+  if (project.parse(environment, stackFile).deployedBy === "pulumi-deployments") {
+    return startRun(context, request, facts);
+  }
+  const clearance = await clear(context, request, stackFile, facts, () =>
+    previewAll(context, environment, stackFile),
+  );
+  if (clearance instanceof Locked) return clearance;
+  if (clearance.state === "waits") return waiting(context, request, clearance.terms);
+  if (clearance.state === "fails") {
     await publish(context);
-    throw new Refusal(problemsOf(gate.terms));
+    throw new Refusal(clearance.problems);
   }
-  if (approvals?.state === "waits" && !gate.approvals.unattended) {
-    return waiting(context, request, gate.terms);
-  }
-  const operations = await previewAll(context, environment, stackFile);
-  if (operations instanceof Locked) return operations;
-  const unattended = approvals?.state === "waits";
-  const extraordinary = unattended ? notRoutine(operations) : [];
-  if (extraordinary.length > 0) {
-    for (const { op, urn } of extraordinary) {
-      print(`${environment}: ${op} ${nameOf(urn)} is more than what every release does.`);
-    }
-    return waiting(context, request, gate.terms);
-  }
-  if (others.some(({ state }) => state === "waits")) return waiting(context, request, others);
-  const beyond = exceeds(parseOperations(request.operations), operations);
-  if (beyond.length > 0) throw new Refusal(beyond.map((each) => beyondProblem(request, each)));
+  const { gate, unattended } = clearance;
 
   const outputs = await pulumi.outputs(environment);
   await recordUnapproved(context, environment, outputs);
@@ -139,7 +124,7 @@ async function attempt(
   if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
   const { approvedBy } = gate.approvals;
   const deployment: Deployment = { request, stackFile, former, approvedBy, unattended };
-  return up.succeeded ? succeed(context, deployment, gate) : recover(context, deployment, up);
+  return up.succeeded ? succeed(context, deployment) : recover(context, deployment, up);
 }
 
 /** Previews once more after settling what a killed run has left. */
@@ -163,7 +148,7 @@ async function previewAll(
 }
 
 /** What ran before; where the request runs already, what had run before it. */
-function formerOf(
+export function formerOf(
   request: Request,
   running: Target | undefined,
   outcomes: readonly LedgerOutcome[],
@@ -179,15 +164,12 @@ function formerOf(
     : { tag: last.tag, digest: last.digest, version: last.version };
 }
 
-async function succeed(
-  context: Context,
-  deployment: Deployment,
-  { approvals }: Gate,
-): Promise<Report> {
-  const { request, former, unattended } = deployment;
+/** After an `up` that succeeded. */
+export async function succeed(context: Context, deployment: Deployment): Promise<Report> {
+  const { request, former, unattended, approvedBy } = deployment;
   const { environment, tag, digest, version } = request;
   const reason = unattended ? "routine: nobody's word was needed" : undefined;
-  const ref = await record(context, deployment, "deployed", { former, reason });
+  const ref = await recordOutcome(context, deployment, "deployed", { former, reason });
   const { earnedTag } = await context.pulumi.outputs(environment);
   context.print(`${environment}: ${tag} is deployed and verified (${ref}).`);
   if (request.hotfix) {
@@ -214,7 +196,7 @@ async function succeed(
     ...summaryOf(request),
     ref,
     earnedTag,
-    approvedBy: approvals.approvedBy,
+    approvedBy,
   };
 }
 
@@ -242,7 +224,7 @@ async function recover(
   }
   const reason = firstReason(up.reason);
   if (up.interrupted || former === undefined) {
-    const ref = await record(context, deployment, "failed", { former, reason });
+    const ref = await recordOutcome(context, deployment, "failed", { former, reason });
     print(
       up.interrupted
         ? `${environment}: stopped on the way to ${tag} (${ref}). Carry on with ` +
@@ -255,13 +237,13 @@ async function recover(
     return { outcome: "failed", ...report, ref };
   }
   // Whoever is killed from here on knows by this that the way back was begun.
-  await record(context, deployment, "failed", { former, reason, returningTo: former.tag });
+  await recordOutcome(context, deployment, "failed", { former, reason, returningTo: former.tag });
   print(`${environment}: ${tag} failed; going back to ${former.tag}. The log is ${up.log}.`);
   return wayBack(context, deployment, former, reason);
 }
 
 /** From a release that failed to the one before. */
-async function wayBack(
+export async function wayBack(
   context: Context,
   deployment: Deployment,
   former: Target,
@@ -275,7 +257,7 @@ async function wayBack(
   const report = { ...summaryOf(request), reason, runs: former };
   if (back.up.succeeded) {
     const left = { tag, digest };
-    const ref = await record(context, deployment, "went-back", { former, reason, left });
+    const ref = await recordOutcome(context, deployment, "went-back", { former, reason, left });
     print(`${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref}).`);
     if (former.digest !== digest) print(heldEverywhere(tag));
     await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: true });
@@ -315,7 +297,7 @@ async function tellAgain(
     : { outcome: "failed", ...report };
 }
 
-async function tellFailure(
+export async function tellFailure(
   context: Context,
   { request }: Deployment,
   reason: string,
@@ -328,9 +310,9 @@ async function tellFailure(
 }
 
 /** Once, however often it is said: another run may have been faster. */
-async function record(
+export async function recordOutcome(
   { ledger, now }: Context,
-  { request, approvedBy }: Deployment,
+  { request, approvedBy, update }: Deployment,
   result: LedgerOutcome["result"],
   details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo">,
 ): Promise<string> {
@@ -342,42 +324,10 @@ async function record(
   return ledger.record(
     {
       ...{ environment, result, tag, digest, version, commit, ...details },
-      ...{ request: id, plan, parts, hotfix, approvedBy },
+      ...{ request: id, plan, parts, hotfix, approvedBy, update },
     },
     now(),
   );
-}
-
-/** Without what it needs from people, or before its time. */
-async function waiting(
-  context: Context,
-  request: Request,
-  terms: readonly Term[],
-): Promise<Report> {
-  const problems = problemsOf(terms);
-  for (const problem of problems) context.print(formatProblem(problem));
-  await publish(context);
-  return { outcome: "waiting", ...summaryOf(request), waitsFor: problems.map(formatProblem) };
-}
-
-function summaryOf({ environment, id, tag, digest, version, plan }: Request) {
-  return { environment, request: id, tag, digest, version, plan };
-}
-
-function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operation): Problem {
-  const what = paths.length > 0 ? ` (${paths.slice(0, 5).join(", ")})` : "";
-  return {
-    where: environment,
-    property: "the preview",
-    value: `${op} ${nameOf(urn)}${what}, which it was not when it was asked for`,
-    expected: "no more than was approved",
-    fix: `Find out what has changed meanwhile, and ask anew with \`baton request ${environment}\``,
-  };
-}
-
-function nameOf(urn: string): string {
-  const { type, name } = parseUrn(urn);
-  return `${type} ${name}`;
 }
 
 /** The first line that says why, for the ledger and for Slack. */

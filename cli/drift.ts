@@ -6,8 +6,9 @@ import { clusterOf, type Cluster } from "./cluster";
 import { checkName, type Context, type Report } from "./context";
 import type { Facts } from "./facts";
 import type { RecordedObject } from "./pulumi";
-import { factsOrNote, isOpen, runsBy } from "./status";
+import { factsOrNote, isOpen } from "./status";
 import { markOf, wrap } from "./text";
+import { runsBy } from "./updates";
 
 export interface DriftOptions {
   readonly environment?: string;

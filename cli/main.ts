@@ -6,6 +6,7 @@ import type { DeployOptions } from "./deploy";
 import type { NotifyOptions } from "./notify";
 import { showNothing } from "./progress";
 import type { RequestOptions } from "./request";
+import type { RecordOptions } from "./record";
 import type { RollbackOptions } from "./rollback";
 
 /** Of the shape that `--json` prints. */
@@ -89,6 +90,15 @@ command(
   async (c, env: string, options: { reason: string }) =>
     (await import("./approve")).reject(c, env, options),
 ).requiredOption("--reason <text>", "why");
+command(
+  "record [env]",
+  "record how a deployment ended that the tool did not run",
+  async (c, env: string | undefined, options: RecordOptions) =>
+    (await import("./record")).record(c, env, options),
+).option("--go-back", "to the former release at once, where it failed");
+command("check <env>", "all that deploy checks, and nothing deployed", async (c, env: string) =>
+  (await import("./check")).check(c, env),
+);
 command(
   "deploy <env>",
   "deploy the latest request, and go back when that fails",

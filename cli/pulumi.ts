@@ -77,6 +77,39 @@ const Outputs = z.object({
 /** What a stack says of itself; both absent before its first release. */
 export type StackOutputs = z.infer<typeof Outputs>;
 
+/** A stack's history, the newest first: `pulumi stack history --json`. */
+const History = z.array(
+  z
+    .object({
+      kind: z.string(),
+      startTime: z.string(),
+      message: z.string().default(""),
+      result: z.enum(["succeeded", "failed", "in-progress"]).catch("in-progress"),
+      environment: z.record(z.string(), z.string()).nullish(),
+      resourceChanges: z.record(z.string(), z.number()).nullish(),
+    })
+    .transform(({ kind, startTime, message, result, environment, resourceChanges }) => ({
+      kind,
+      /** Tells it from the stack's other ones. */
+      id: startTime,
+      startedAt: new Date(startTime),
+      result,
+      /** Where it was run by the tool, which records it. */
+      byTool: message === BY_TOOL,
+      /** What was checked out. */
+      commit: environment?.["git.head"],
+      /** Whether any resource was changed; what only failed to change is not counted. */
+      touched: Object.entries(resourceChanges ?? {}).some(
+        ([op, count]) => count > 0 && !UNTOUCHED.includes(op),
+      ),
+    })),
+);
+const BY_TOOL = "by baton";
+const UNTOUCHED = ["same", "read"];
+
+/** A run of `pulumi up` by anybody. */
+export type Update = z.infer<typeof History>[number];
+
 /** How an `up` ended. */
 export interface UpResult {
   readonly succeeded: boolean;
@@ -164,6 +197,15 @@ export class Pulumi {
     return Outputs.parse(JSON.parse(run.stdout));
   }
 
+  /** The last run of `pulumi up`; none of a stack that does not exist. */
+  async lastUpdate(stack: string): Promise<Update | undefined> {
+    const args = ["stack", "history", "--json", "--page-size", "50", "--stack", stack];
+    const run = await this.start(args, { GOGC: "800" });
+    if (run.failed && /no stack named/.test(run.stderr)) return undefined;
+    if (run.failed) throw new Error(`${stack}: ${reasonOf(run.stdout, run.stderr)}`);
+    return History.parse(JSON.parse(run.stdout)).find(({ kind }) => kind === "update");
+  }
+
   /**
    * Previews a stack with this text instead of its stack file.
    * @throws Error with Pulumi's reasons.
@@ -203,7 +245,7 @@ export class Pulumi {
 
   /** Deploys a stack with this text instead of its stack file; each line goes to `show`. */
   async up(stack: string, stackFile: string, show: (line: string) => void): Promise<UpResult> {
-    const args = ["up", "--yes", "--skip-preview"];
+    const args = ["up", "--yes", "--skip-preview", "--message", BY_TOOL];
     const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show));
     const lines = run.output.split("\n");
     const lockedBy = run.succeeded ? [] : locksOf(run.output);

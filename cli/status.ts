@@ -6,13 +6,14 @@ import type { StackConfig } from "../ledger/stack-config";
 import type { Term } from "../release/gate";
 import type { Hold } from "../release/holds";
 import { formatTime } from "../release/time";
-import { targetOf, type Target } from "../release/way-back";
+import { targetOf } from "../release/way-back";
 import { fetchOrNote, type Context, type Report } from "./context";
 import { readFacts, type Facts } from "./facts";
 import { movementTerms, type Moving } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { unreviewedOf } from "./sign-off";
 import { isColoured, lengthOf, markOf, plain, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
+import { newsOf, runsBy, type News } from "./updates";
 
 /** One environment at a glance; times in ISO 8601. */
 export interface EnvironmentStatus {
@@ -41,6 +42,10 @@ export interface EnvironmentStatus {
   readonly unreviewed: readonly { tag: string; at: string }[];
   /** Why it was deployed without the approvals it needs. */
   readonly breakGlass: string | undefined;
+  /** The last run of Pulumi, where Pulumi Deployments deploys and the ledger does not know its end. */
+  readonly unrecorded?: { news: News; at: string } | undefined;
+  /** The tag that has started a run for the request. */
+  readonly started?: string | undefined;
 }
 
 /** `baton status`: the path at a glance. */
@@ -71,20 +76,6 @@ export async function factsOrNote(context: Context): Promise<Facts | undefined> 
     return undefined;
   }
   return readFacts(context);
-}
-
-/**
- * What runs in an environment by its ledger, and the outcome that says so.
- * @param outcomes of the environment, the newest first
- */
-export function runsBy(
-  outcomes: readonly LedgerOutcome[],
-): { readonly target: Target | undefined; readonly outcome: LedgerOutcome } | undefined {
-  const outcome = outcomes.find(({ result }) => result !== "failed");
-  if (outcome === undefined) return undefined;
-  const { tag, digest, version, former } = outcome;
-  const target = outcome.result === "went-back" ? former : { tag, digest, version };
-  return { target, outcome };
 }
 
 /**
@@ -127,11 +118,15 @@ async function statusOf(
   const outcomes = facts.outcomesOf(environment);
   const known = runsBy(outcomes);
   const isKnown = runs?.tag === known?.target?.tag && runs?.digest === known?.target?.digest;
-  const [latest, unreviewed] = await Promise.all([
+  const isElsewhere = config.deployedBy === "pulumi-deployments";
+  const [latest, unreviewed, update] = await Promise.all([
     ledger.request(environment),
     unreviewedOf(ledger, environment, outcomes),
+    isElsewhere ? context.pulumi.lastUpdate(environment) : undefined,
   ]);
   const request = latest && isOpen(latest, outcomes) ? latest : undefined;
+  const news = newsOf(update, stacks.get(environment) ?? {}, outcomes);
+  const starts = isElsewhere && request !== undefined ? await ledger.starts(request) : [];
   const next =
     request ??
     (couldTake !== undefined && given?.release !== undefined
@@ -157,6 +152,8 @@ async function statusOf(
         ? { tag: last.tag, at: last.at.toISOString(), returningTo: last.returningTo }
         : undefined,
     unreviewed: unreviewed.map(({ tag, at }) => ({ tag, at: at.toISOString() })),
+    unrecorded: news && update && { news, at: update.startedAt.toISOString() },
+    started: starts.at(-1),
   };
 }
 
@@ -277,6 +274,8 @@ function remarksOf({
   failed,
   unreviewed,
   breakGlass,
+  unrecorded,
+  started,
 }: EnvironmentStatus): (readonly [SaidTerm["state"], string, string])[] {
   const next = request?.tag ?? couldTake ?? "";
   const remarks: (readonly [SaidTerm["state"], string, string])[] = [];
@@ -292,9 +291,17 @@ function remarksOf({
     const text = `${runs?.tag ?? "it"} was deployed without its approvals (${breakGlass})`;
     remarks.push(["fails", text, `history ${environment}`]);
   }
-  if (deployedByHand) {
+  if (unrecorded !== undefined) {
+    const at = formatTime(new Date(unrecorded.at));
+    const ended = unrecorded.news === "running" ? "is not at its end" : unrecorded.news;
+    const text = `the update of ${at} ${ended}, and is not recorded`;
+    remarks.push([unrecorded.news === "failed" ? "fails" : "waits", text, `record ${environment}`]);
+  } else if (started !== undefined) {
+    const text = `${next}: ${started} has started a run that is not recorded`;
+    remarks.push(["waits", text, `record ${environment}`]);
+  } else if (deployedByHand) {
     const text = `the ledger does not know how ${runs?.tag ?? "it"} got here`;
-    remarks.push(["waits", text, `history ${environment}`]);
+    remarks.push(["waits", text, `record ${environment}`]);
   }
   for (const { tag, at } of unreviewed) {
     const text = `nobody has looked at the hotfix ${tag} of ${formatTime(new Date(at))}`;

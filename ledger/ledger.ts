@@ -7,6 +7,7 @@ import { slug, type Word } from "../release/approval";
 import type { HoldEntry } from "../release/holds";
 import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
+import { TRIGGERS, triggerOf } from "../release/trigger";
 import { Git } from "./git";
 import { Refusal } from "./refusal";
 
@@ -60,6 +61,8 @@ export interface LedgerOutcome extends Outcome {
   readonly returningTo: string | undefined;
   /** Why it failed, or why nobody was asked. */
   readonly reason: string | undefined;
+  /** The run of Pulumi that deployed it, where that was not the tool's. */
+  readonly update: string | undefined;
 }
 
 /** What is recorded of a deployment; what is left out is none, and no hotfix. */
@@ -103,6 +106,8 @@ const RESULTS: readonly string[] = [
 ] satisfies Result[];
 /** The folders of tags that are the ledger. */
 const FOLDERS = ["approve", "reject", "outcome", "hold", "sign-off", "review"] as const;
+/** What is said at the remote too, but not kept here to be pushed later. */
+const FETCHED = [...FOLDERS, TRIGGERS];
 
 /** Requests, words and outcomes, kept in the git repository of the Pulumi project. */
 export class Ledger {
@@ -152,9 +157,13 @@ export class Ledger {
   async fetch(): Promise<string | undefined> {
     const remote = await this.remote();
     if (remote === undefined) return undefined;
-    const tags = FOLDERS.map((folder) => `refs/tags/${folder}/*:refs/tags/${folder}/*`);
+    const tags = FETCHED.map((folder) => `refs/tags/${folder}/*:refs/tags/${folder}/*`);
     const branches = `+refs/heads/*:refs/remotes/${remote}/*`;
-    const said = await this.git.exchange(["fetch", "--no-tags", remote, branches, ...tags]);
+    // What was deployed last has to be found in the history, which pipelines like to cut off.
+    const isShallow = (await this.git.run(["rev-parse", "--is-shallow-repository"])) === "true";
+    const depth = isShallow ? ["--unshallow"] : [];
+    const fetch = ["fetch", "--no-tags", ...depth, remote, branches, ...tags];
+    const said = await this.git.exchange(fetch);
     const moved = [...(said ?? "").matchAll(/\[rejected\] +(\S+) .*\(would clobber/g)];
     if (moved.length === 0) return said && toldBy(remote, said);
     throw new Refusal(
@@ -213,6 +222,13 @@ export class Ledger {
       `--grep=^${REQUEST}: ${environment}$`,
       ...tips,
     ]);
+    return made && this.withOrigins(made);
+  }
+
+  /** The latest request for an environment in a commit's history; none of a commit that is not here. */
+  async requestAt(environment: string, commit: string): Promise<Request | undefined> {
+    const which = [`--grep=^${REQUEST}: ${environment}$`, commit];
+    const made = await this.readRequest(environment, which);
     return made && this.withOrigins(made);
   }
 
@@ -405,6 +421,40 @@ export class Ledger {
     return ref ?? base;
   }
 
+  /** The names of the tags that have started a run of Pulumi Deployments for a request. */
+  async starts({ environment, id }: Request): Promise<string[]> {
+    const entries = await this.entries(`${TRIGGERS}/${environment}`);
+    const own = entries.filter(({ message }) => parseTrailers(message)["Baton-Id"] === id);
+    return own.map(({ ref }) => ref);
+  }
+
+  /**
+   * Starts a run of Pulumi Deployments by a tag on a request's commit. It is made at the remote, in a
+   * push of its own: of several tags in one push, GitHub and GitLab tell nobody. One that cannot be
+   * pushed is not kept, so that nothing starts later by itself.
+   * @returns its name, or why it could not be pushed.
+   */
+  async start(
+    { environment, id, commit, plan, tag, digest }: Request,
+    now: Date,
+  ): Promise<{ readonly ref: string } | string> {
+    const remote = await this.remote();
+    if (remote === undefined) return "the repository has no remote";
+    const ref = triggerOf(environment, stampOf(now));
+    const message = formatTrailers({
+      "Baton-Id": id,
+      "Baton-Plan": plan,
+      "Baton-Tag": tag,
+      "Baton-Digest": digest,
+    });
+    const tagger = await this.git.run(["var", "GIT_COMMITTER_IDENT"]);
+    const head = `object ${commit}\ntype commit\ntag ${ref}\ntagger ${tagger}\n`;
+    const text = `${head}\nstart ${tag} for ${environment}\n\n${message}`;
+    const object = await this.git.run(["mktag"], text);
+    const said = await this.git.exchange(["push", "--quiet", remote, `${object}:refs/tags/${ref}`]);
+    return said === undefined ? { ref } : toldBy(remote, said);
+  }
+
   /** An environment's deployments, the newest first; of all environments without one. */
   async outcomes(environment?: string): Promise<LedgerOutcome[]> {
     const entries = await this.entries(["outcome", environment ?? []].flat().join("/"));
@@ -440,6 +490,7 @@ export class Ledger {
       "Baton-Hotfix": outcome.hotfix ? "yes" : undefined,
       "Baton-Approved-By": outcome.approvedBy?.join(" ") || undefined,
       "Baton-Reason": outcome.reason && oneLine(outcome.reason),
+      "Baton-Update": outcome.update,
       "Baton-Who": await this.person(),
     });
     return ref;
@@ -698,6 +749,9 @@ function outcomeOf({ ref, commit, at, message }: Entry): LedgerOutcome | undefin
     },
     get reason() {
       return said("Baton-Reason");
+    },
+    get update() {
+      return said("Baton-Update");
     },
   };
 }

@@ -41,6 +41,10 @@ export class Project {
     return new Project(folder, parseProjectFile(text));
   }
 
+  get name(): string {
+    return this.file.name;
+  }
+
   /** Every environment that has a stack file, in the order an image passes them. */
   async path(): Promise<string[]> {
     const names = (await readdir(this.folder))

@@ -20,6 +20,7 @@ const Known = z.object(
     cluster: true,
     namespace: true,
     approval: true,
+    deployedBy: true,
     freeze: true,
     soak: true,
     scan: true,

@@ -169,11 +169,13 @@ export class ProgramHarness {
 /** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
 export async function register(
   program: () => unknown,
-  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs"> = { stack: "qa" },
+  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs"> & { readonly project?: string } = {
+    stack: "qa",
+  },
   resources: Registered[] = [],
 ): Promise<Run> {
-  const { stack, preview = false } = options;
-  await pulumi.runtime.setMocks(mocks(options), "baton", stack, preview, "organization");
+  const { stack, preview = false, project = "baton" } = options;
+  await pulumi.runtime.setMocks(mocks(options), project, stack, preview, "organization");
   recordRegistrations(resources);
   // The SDK takes a stack trace for every promise, which ts-node maps back to sources: most of a
   // run's time, for traces that nobody reads.

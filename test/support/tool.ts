@@ -39,6 +39,10 @@ if [ $command = stack ] && [ $what = export ]; then
   echo '{"deployment":{"pending_operations":['"$pending"']}}'
   exit
 fi
+if [ $command = stack ] && [ $what = history ]; then
+  if [ -f $stack.history ]; then cat $stack.history; else echo '[]'; fi
+  exit
+fi
 if [ $command = stack ]; then
   [ -f $stack.json ] && cat $stack.json && exit
   echo "error: no stack named '$stack' found" >&2

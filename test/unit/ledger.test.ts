@@ -124,6 +124,7 @@ describe("the ledger", () => {
       left: former,
       returningTo: "dev-44",
       reason: "no pods",
+      update: "2026-11-21T09:00:00.000Z",
     };
     const record = (result: "deployed" | "failed", time: string) =>
       ledger.record({ ...outcome, result }, new Date(time));

@@ -1,0 +1,50 @@
+import { approvalsOf } from "../ledger/gate";
+import type { Request } from "../ledger/ledger";
+import { Refusal } from "../ledger/refusal";
+import { problemsOf } from "../release/gate";
+import { publish, type Context, type Report } from "./context";
+import type { Facts } from "./facts";
+import { movementTerms } from "./gate";
+import { summaryOf, waiting } from "./requested";
+
+/**
+ * Lets Pulumi Deployments run a request's `pulumi up`, by a tag on the request's commit. Checks what
+ * people, the ledger and the clock say, for which neither the registry nor the cluster is needed;
+ * the run itself begins with `baton check`, and the program asks for the approvals once more.
+ */
+export async function startRun(context: Context, request: Request, facts: Facts): Promise<Report> {
+  const { project, ledger, print } = context;
+  const { environment } = request;
+  const config = await project.config(environment);
+  const [approvals, movement] = await Promise.all([
+    facts
+      .lastDeployed(environment)
+      .then((last) => approvalsOf(project, ledger, request, config, last, context.now())),
+    movementTerms(context, environment, config, request, facts),
+  ]);
+  const people = approvals.terms.filter(
+    ({ name }) => name !== "approvals" || !approvals.unattended,
+  );
+  const terms = [...people, ...movement];
+  if (terms.some(({ state }) => state === "fails")) {
+    await publish(context);
+    throw new Refusal(problemsOf(terms));
+  }
+  if (terms.some(({ state }) => state === "waits")) return waiting(context, request, terms);
+  // What the run reads must be there before it begins.
+  const unpushed = await ledger.push();
+  const started = unpushed === undefined ? await ledger.start(request, context.now()) : unpushed;
+  if (typeof started === "string") {
+    throw new Refusal({
+      where: environment,
+      property: "the tag that starts Pulumi Deployments",
+      value: `not pushed (${started})`,
+      expected: "it and all that the run reads at the remote",
+      fix: `Settle that, and run \`baton deploy ${environment}\``,
+    });
+  }
+  print(`${environment}: Pulumi Deployments has been started by ${started.ref}.`);
+  print(`Its end is recorded by \`baton record ${environment}\`.`);
+  const waitsFor = [`${environment}: the run that ${started.ref} has started is not recorded yet.`];
+  return { outcome: "waiting", ...summaryOf(request), started: started.ref, waitsFor };
+}

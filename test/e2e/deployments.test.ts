@@ -1,0 +1,122 @@
+import * as assert from "node:assert/strict";
+import { execa } from "execa";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { BIN, ROOT } from "../../sandbox/folder";
+import { pushImage } from "../../sandbox/images";
+import { Scene } from "./scene";
+
+/** As it goes where Pulumi Deployments deploys qa; its part, a checkout of the tag, is played here. */
+describe("a run that a tag has started", () => {
+  let scene: Scene;
+  let remote: string;
+  let checkout: string;
+  let good: number;
+  before(async () => {
+    scene = await Scene.open();
+    const { project } = scene;
+    [, , good] = scene.builds;
+    // Beside the project's folder: the program's is relative to it.
+    [remote, checkout] = ["remote", "run"].map((name) => join(project.folder, "..", name)) as [
+      string,
+      string,
+    ];
+    for (const folder of [remote, join(project.folder, ".git")]) await remove(folder);
+    await scene.deploy("dev", `build-${good}`);
+    await project.setConfig("qa", "baton:approval.required", "1");
+    await project.setConfig("qa", "baton:deployedBy", "pulumi-deployments");
+    await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "20");
+    await project.commit("Begin");
+    await git("init", "--quiet", "--bare", "--initial-branch=main", remote);
+    await git("remote", "add", "origin", `file://${remote}`);
+    await git("push", "--quiet", "--set-upstream", "origin", "main");
+  });
+  after(async () => {
+    for (const folder of [remote, checkout]) await remove(folder);
+  });
+
+  const remove = (folder: string) => rm(folder, { recursive: true, force: true });
+  const as = (person: string) => ({
+    GIT_AUTHOR_NAME: person,
+    GIT_AUTHOR_EMAIL: `${person}@example.com`,
+    GIT_COMMITTER_NAME: person,
+    GIT_COMMITTER_EMAIL: `${person}@example.com`,
+  });
+  const git = async (...args: string[]): Promise<string> => {
+    const options = { cwd: scene.project.folder, env: as("ann") };
+    return (await execa("git", args, options)).stdout;
+  };
+  /** Runs the tool, in the project or elsewhere, and expects it to end so. */
+  const ends = async (code: number, person: string, args: string[], folder?: string) => {
+    const { project } = scene;
+    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder ?? project.folder];
+    const env = { ...project.environment, ...as(person), NO_COLOR: "1" };
+    const options = { cwd: ROOT, env, reject: false, all: true } as const;
+    const { all, exitCode } = await execa("node", [...command, ...args], options);
+    assert.equal(exitCode, code, all);
+    return all;
+  };
+  const started = async () => (await git("ls-remote", "origin", "refs/tags/deploy/*")).split("\n");
+  /** What a run does: check out the newest tag's commit, check, and deploy. */
+  const run = async () => {
+    const ref = (await started()).filter((line) => !line.endsWith("^{}")).at(-1) ?? "";
+    const tag = ref.replace(/^.*refs\/tags\//, "");
+    await remove(checkout);
+    const clone = ["-c", "advice.detachedHead=false", "clone", "--quiet", "--depth=1"];
+    await git(...clone, "--no-tags", "--branch", tag, `file://${remote}`, checkout);
+    await ends(0, "nobody", ["check", "qa"], checkout);
+    return execa("pulumi", ["--non-interactive", "up", "--yes", "--stack", "qa"], {
+      cwd: checkout,
+      env: { ...scene.project.environment, PWD: checkout },
+      reject: false,
+      all: true,
+    });
+  };
+  const runs = async () => {
+    const { release } = (await scene.project.outputs("qa")) as { release: { imageTag: string } };
+    return release.imageTag;
+  };
+
+  it("deploys what was approved, and is recorded", async () => {
+    await ends(0, "ann", ["request", "qa"]);
+    assert.deepEqual(await started(), [""]);
+    assert.match(await ends(0, "bob", ["approve", "qa"]), /has been started by deploy\/qa\//);
+    const { exitCode, all } = await run();
+    assert.equal(exitCode, 0, all);
+    assert.equal(await runs(), `dev-${good}`);
+    assert.match(await ends(0, "ann", ["status"]), /succeeded, and is not\s+recorded/);
+    assert.match(await ends(0, "ann", ["record", "qa"]), /is deployed and verified/);
+    assert.match(await ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
+    assert.match(await ends(0, "ann", ["history", "qa"]), /deployed .*approved by\s+bob@/s);
+    assert.doesNotMatch(await ends(0, "ann", ["status"]), /qa: .*recorded/);
+  });
+
+  it("refuses, by the program too, what nobody has approved", async () => {
+    const tag = `dev-${good + 50}`;
+    const files = { "bin/podinfo": join(BIN, "podcli") };
+    // It crashes; but nobody gets to know that yet.
+    await pushImage(tag, scene.target, { files, entrypoint: ["/bin/podinfo", tag] });
+    await ends(0, "ann", ["request", "qa", "--tag", tag]);
+    await ends(3, "ann", ["deploy", "qa", "--yes"]);
+    await git("fetch", "--quiet", "origin");
+    const up = await scene.project.pulumi("up", "--yes", "--skip-preview", "--stack", "qa").then(
+      () => "",
+      (error: unknown) => String(error),
+    );
+    assert.match(up, /expected the word of 1 person/);
+    assert.match(await ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
+    assert.equal(await runs(), `dev-${good}`);
+  });
+
+  it("fails, and what ran before runs again", async () => {
+    await ends(0, "bob", ["approve", "qa"]);
+    const { exitCode } = await run();
+    assert.notEqual(exitCode, 0);
+    assert.match(await ends(0, "ann", ["status"]), /failed, and is not\s+recorded/);
+    assert.match(await ends(4, "ann", ["record", "qa", "--go-back"]), /runs again, as before/);
+    assert.equal(await runs(), `dev-${good}`);
+    const digest = await scene.registry.resolve(`dev-${good}`);
+    assert.deepEqual(await scene.runningDigests("qa"), [digest]);
+    assert.match(await ends(0, "ann", ["history", "qa"]), /failed, went back to dev-/);
+  });
+});
