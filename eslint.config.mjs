@@ -1,7 +1,17 @@
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["node_modules", ".sandbox", "app", "sdks", "sandbox/suites", "**/*.mjs"] },
+  {
+    ignores: [
+      "node_modules",
+      ".sandbox",
+      "app",
+      "sdks",
+      "sandbox/suites",
+      "sandbox/load",
+      "**/*.mjs",
+    ],
+  },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true } },

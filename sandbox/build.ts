@@ -118,6 +118,15 @@ export const IMAGES: readonly Part[] = [
   },
 ];
 
+/** Built at each push, as it is another program for each fault. */
+export const TRIAL: Part = {
+  name: "trial",
+  module: "trial",
+  programs: { trial: "." },
+  static: true,
+  seconds: 30,
+};
+
 function packageVersion(name: string): string {
   const manifest = readFileSync(join(ROOT, "node_modules", name, "package.json"), "utf8");
   return (JSON.parse(manifest) as { version: string }).version;

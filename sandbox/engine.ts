@@ -94,6 +94,14 @@ export class Project {
     await this.pulumi("config", "set", "--stack", stack, "--path", key, "--", value);
   }
 
+  /** Sets one key of a stack's config to a secret, which it keeps when the project is opened anew. */
+  async setSecret(stack: string, key: string, value: string): Promise<void> {
+    const run = this.pulumi("config", "set", "--secret", "--stack", stack, key);
+    // On the command line everybody on the machine could read it.
+    run.stdin.end(value);
+    await run;
+  }
+
   /**
    * Runs `pulumi up`; its output goes to `up-STACK.log` in the project's folder.
    * @throws Error with Pulumi's diagnostics.
@@ -211,9 +219,9 @@ async function writeProject(folder: string, place: Place): Promise<string[]> {
       overlayTree(document, ["config"], tree);
     }
     const former = await readDocument(join(folder, file)).catch(() => undefined);
-    // Which release it runs, and the key to its secrets.
-    const kept = MOVING_KEYS.map((key) => ["config", `baton:${key}`]);
-    for (const path of [...kept, ["encryptionsalt"]]) {
+    // Which release it runs, its secrets, and the key to them.
+    const kept = [...MOVING_KEYS.map((key) => `baton:${key}`), ...secretKeys(former)];
+    for (const path of [...kept.map((key) => ["config", key]), ["encryptionsalt"]]) {
       const value = former?.getIn(path);
       if (value !== undefined) document.setIn(path, value);
     }
@@ -221,6 +229,14 @@ async function writeProject(folder: string, place: Place): Promise<string[]> {
     upstreams[stack] = document.getIn(["config", "baton:upstream"]) as string | undefined;
   }
   return orderPath(upstreams);
+}
+
+/** The keys whose values Pulumi has encrypted. */
+function secretKeys(document: Document | undefined): string[] {
+  const { config = {} } = (document?.toJS() ?? {}) as { config?: Record<string, unknown> };
+  const isSecret = (value: unknown) =>
+    typeof value === "object" && value !== null && "secure" in value;
+  return Object.keys(config).filter((key) => isSecret(config[key]));
 }
 
 /** What a cluster and a registry of the user's own change. */

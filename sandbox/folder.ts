@@ -1,4 +1,5 @@
-import { join } from "node:path";
+import { access, readdir } from "node:fs/promises";
+import { delimiter, join } from "node:path";
 
 /** The repository's root. */
 export const ROOT = join(__dirname, "..");
@@ -32,3 +33,23 @@ export const NETWORK = {
 export const REGISTRY = `${NETWORK.inside}:5000`;
 /** Where kubelet keeps its control groups, below each controller's root. */
 export const CGROUP = "baton-sandbox";
+
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** The shared libraries of the packages unpacked in `root`, as `LD_LIBRARY_PATH` takes them. */
+export async function libraries(root: string): Promise<string> {
+  const folders = [join(root, "lib"), join(root, "usr/lib")];
+  const found = await Promise.all(
+    folders.map(async (folder) =>
+      (await readdir(folder))
+        .filter((name) => name.endsWith("-linux-gnu"))
+        .map((name) => join(folder, name)),
+    ),
+  );
+  return found.flat().join(delimiter);
+}

@@ -1,7 +1,7 @@
 /*
  * The node seen from outside: what it needs of the machine, its life and its end. One process holds
- * a tree that has its own network, mounts and process numbers: when it dies, however it dies, the
- * kernel takes everything else with it. What the kernel leaves, `stop` removes.
+ * a tree that has its own network, mounts, shared memory and process numbers: when it dies, however
+ * it dies, the kernel takes everything else with it. What the kernel leaves, `stop` removes.
  */
 import {
   ApiException,
@@ -12,11 +12,23 @@ import {
 import { execa } from "execa";
 import { spawn } from "node:child_process";
 import { openSync } from "node:fs";
-import { access, mkdir, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { kubeconfigOf } from "./cluster";
-import { CGROUP, DEBIAN, KUBECONFIG, LOGS, NETWORK, NODE_PID, REGISTRY, ROOT } from "./folder";
+import {
+  CGROUP,
+  DEBIAN,
+  exists,
+  KUBECONFIG,
+  LOGS,
+  NETWORK,
+  NODE_PID,
+  REGISTRY,
+  ROOT,
+} from "./folder";
+import { POSTGRES, postgresReady } from "./postgres";
+import { PROMETHEUS, prometheusReady } from "./prometheus";
 
 const READY_TIMEOUT_MILLISECONDS = 120_000;
 /** For how long kubelet's lease counts as fresh; it renews every 10 s. */
@@ -33,10 +45,15 @@ const INSTALLED: Readonly<Record<string, string>> = {
   tini: "tini",
 };
 /**
- * Unpacked into the sandbox's folder: installed, two of them would start services, and all would
+ * Unpacked into the sandbox's folder: installed, some of them would start services, and some would
  * take the place of Docker's own.
  */
-const UNPACKED = ["containerd", "runc", "containernetworking-plugins", "docker-registry"];
+const UNPACKED = [
+  ...["containerd", "runc", "containernetworking-plugins", "docker-registry"],
+  // With the libraries that a Debian without them lacks.
+  ...["postgresql-15", "postgresql-client-15", "libpq5", "libicu72", "libxml2", "libreadline8"],
+  ...["prometheus", "busybox-static"],
+];
 
 /** Why this machine cannot hold the node, in one line, or nothing. */
 export function unfit(): string | undefined {
@@ -52,8 +69,10 @@ export async function installPackages(say: (text: string) => void): Promise<void
   for (const [program, name] of Object.entries(INSTALLED)) {
     if (!(await onPath(program))) missing.push(name);
   }
-  const unpacked = await exists(join(DEBIAN, "complete"));
-  if (missing.length === 0 && unpacked) return;
+  const complete = join(DEBIAN, "complete");
+  const unpacked = (await readFile(complete, "utf8").catch(() => "")).split("\n");
+  const packed = UNPACKED.filter((name) => !unpacked.includes(name));
+  if (missing.length === 0 && packed.length === 0) return;
   if (!(await onPath("apt-get"))) {
     throw new Error(
       `the sandbox installs ${missing.join(", ")} with apt-get, which is not on this machine; ` +
@@ -68,25 +87,34 @@ export async function installPackages(say: (text: string) => void): Promise<void
     const install = ["install", "--yes", "--no-install-recommends", ...missing];
     await execa("apt-get", install, environment);
   }
-  if (!unpacked) {
-    say(`unpack ${UNPACKED.join(", ")}`);
-    await rm(DEBIAN, { recursive: true, force: true });
+  if (packed.length > 0) {
+    say(`unpack ${packed.join(", ")}`);
     await mkdir(DEBIAN, { recursive: true });
-    await execa("apt-get", ["download", ...UNPACKED], { cwd: DEBIAN });
+    await execa("apt-get", ["download", ...packed], { cwd: DEBIAN });
     for (const file of await readdir(DEBIAN)) {
-      if (file.endsWith(".deb")) await execa("dpkg-deb", ["--extract", file, "."], { cwd: DEBIAN });
+      if (!file.endsWith(".deb")) continue;
+      await execa("dpkg-deb", ["--extract", file, "."], { cwd: DEBIAN });
+      await rm(join(DEBIAN, file));
     }
-    await writeFile(join(DEBIAN, "complete"), "");
+    await writeFile(complete, UNPACKED.join("\n"));
   }
 }
 
-/** Whether the node runs and its cluster and registry answer. */
+/** Whether the node runs, and its cluster and all beside it answer. */
 export async function isUp(): Promise<boolean> {
-  return (
-    (await nodePid()) !== undefined &&
-    (await clusterReady(Date.now() - LEASE_MILLISECONDS)) &&
-    (await registryReady())
-  );
+  return (await nodePid()) !== undefined && (await ready(Date.now() - LEASE_MILLISECONDS));
+}
+
+/** What stands beside the cluster for those who are on it, by where it is reached. */
+export const SERVICES = {
+  registry: { address: REGISTRY, ready: registryReady },
+  PostgreSQL: { address: POSTGRES, ready: postgresReady },
+  Prometheus: { address: PROMETHEUS, ready: prometheusReady },
+} as const;
+
+async function ready(since: number): Promise<boolean> {
+  for (const service of Object.values(SERVICES)) if (!(await service.ready())) return false;
+  return clusterReady(since);
 }
 
 /** Starts the node and waits until it can run pods. A node that is up stays as it is. */
@@ -109,7 +137,7 @@ export async function start(): Promise<void> {
   for (const path of await cgroupPaths()) await mkdir(path, { recursive: true });
 
   const log = openSync(join(LOGS, "node.log"), "w");
-  const isolation = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+  const isolation = ["--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"];
   const node = spawn(
     "nsenter",
     [
@@ -126,7 +154,7 @@ export async function start(): Promise<void> {
 
   const began = Date.now();
   const deadline = began + READY_TIMEOUT_MILLISECONDS;
-  while (!((await registryReady()) && (await clusterReady(began)))) {
+  while (!(await ready(began))) {
     if ((await nodePid()) === undefined || Date.now() > deadline) {
       const said = await readFile(join(LOGS, "node.log"), "utf8");
       throw new Error(
@@ -274,11 +302,4 @@ async function onPath(program: string): Promise<boolean> {
   const folders = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin"];
   const found = await Promise.all(folders.map((folder) => exists(join(folder, program))));
   return found.includes(true);
-}
-
-export async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,15 +1,24 @@
 import { execa, ExecaError } from "execa";
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import { create } from "tar";
 import { splitRepository } from "../registry/reference";
-import { goBuild, IMAGES, type Part } from "./build";
+import { goBuild, IMAGES, TRIAL, type Part } from "./build";
 import type { Place } from "./engine";
-import { BIN, REGISTRY, ROOT } from "./folder";
+import { BIN, DEBIAN, libraries, REGISTRY, ROOT } from "./folder";
 
 /** The commit of podinfo that the module pins, and its time. */
 const PODINFO_REVISION = "e86405a8674e";
@@ -20,6 +29,8 @@ const USER = "65532:65532";
 interface Image {
   /** Files of the image by their path in it. */
   readonly files: Readonly<Record<string, string>>;
+  /** Symbolic links of the image by their path in it. */
+  readonly links?: Readonly<Record<string, string>>;
   readonly entrypoint: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
   /** The layer's bytes where they are not to be made of the files. */
@@ -82,6 +93,25 @@ export async function pushBuild(build: number, { app }: Targets): Promise<void> 
   }
 }
 
+/**
+ * Pushes a build that misbehaves, or does not, in podinfo's place. Its answers name it in the
+ * header `X-Version`.
+ * @param fault One of those that `sandbox/modules/trial` lists; empty for a good build.
+ */
+export async function pushTrial(build: number, fault: string, { app }: Targets): Promise<void> {
+  for (const target of app) {
+    await pushOnce(`build-${build}`, target, async (folder) => {
+      const program = join(folder, "trial");
+      const stamps = [`main.version=build-${build}`, `main.fault=${fault}`];
+      await goBuild(TRIAL, ".", program, stamps);
+      return {
+        files: { "bin/podinfo": program, "bin/podcli": join(BIN, "podcli") },
+        entrypoint: ["/bin/podinfo"],
+      };
+    });
+  }
+}
+
 /** Pushes the image with the suites, unless it is there. */
 export async function pushTests({ tests }: Targets): Promise<void> {
   const folder = join(ROOT, "sandbox/suites");
@@ -97,6 +127,38 @@ export async function pushPause(): Promise<void> {
   await pushOnce("1", { repository: `${REGISTRY}/pause`, plainHttp: true }, () =>
     Promise.resolve({ files: { "bin/pause": join(BIN, "pause") }, entrypoint: ["/bin/pause"] }),
   );
+}
+
+/** What speaks to PostgreSQL: psql, pg_dump and pg_restore, with a shell around them. */
+export async function pushPostgresClient(): Promise<void> {
+  const target = { repository: `${REGISTRY}/postgres-client`, plainHttp: true };
+  await pushOnce("15", target, async (folder) => {
+    const programs = join(DEBIAN, "usr/lib/postgresql/15/bin");
+    const names = ["psql", "pg_dump", "pg_restore", "pg_isready"];
+    const paths = names.map((name) => join(programs, name));
+    const env = { LD_LIBRARY_PATH: await libraries(DEBIAN) };
+    // `libpq.so.5 => /path/to/libpq.so.5 (0x…)`; the loader stands alone, at the path it must have.
+    const { stdout } = await execa("ldd", paths, { env });
+    const found = [...stdout.matchAll(/^\t(?:(\S+) => )?(\/\S+) \(0x/gm)];
+    const shared = found.map(([, name, path = ""]) =>
+      name === undefined ? [path.slice(1), path] : [`lib/${name}`, path],
+    );
+    const users = join(folder, "passwd");
+    await writeFile(users, "nonroot:x:65532:65532:nonroot:/:/bin/sh\n");
+    const busybox = join(DEBIAN, "bin/busybox");
+    const { stdout: applets } = await execa(busybox, ["--list"]);
+    const links = applets.split("\n").filter((name) => name !== "busybox");
+    return {
+      files: {
+        "bin/busybox": busybox,
+        "etc/passwd": users,
+        ...Object.fromEntries(names.map((name, index) => [`bin/${name}`, paths[index] ?? ""])),
+        ...(Object.fromEntries(shared) as Image["files"]),
+      },
+      links: Object.fromEntries(links.map((name) => [`bin/${name}`, "busybox"])),
+      entrypoint: ["/bin/psql"],
+    };
+  });
 }
 
 /** Pushes an image made by the caller, for tests. */
@@ -146,7 +208,7 @@ async function writeLayout(layout: string, image: Image): Promise<void> {
   const layers: Awaited<ReturnType<typeof put>>[] = [];
   const plainDigests: string[] = [];
   for (const files of image.layered ? eachFile(image.files) : [image.files]) {
-    const layer = image.layer ?? (await packFiles(layout, files));
+    const layer = image.layer ?? (await packFiles(layout, files, image.links ?? {}));
     plainDigests.push(sha256(layer));
     layers.push(
       image.layered
@@ -178,14 +240,19 @@ function eachFile(files: Image["files"]): Image["files"][] {
   return Object.entries(files).map(([path, source]) => ({ [path]: source }));
 }
 
-async function packFiles(folder: string, files: Image["files"]): Promise<Buffer> {
+async function packFiles(
+  folder: string,
+  files: Image["files"],
+  links: Readonly<Record<string, string>>,
+): Promise<Buffer> {
   const root = join(folder, "root");
   for (const [path, source] of Object.entries(files)) {
     await mkdir(dirname(join(root, path)), { recursive: true });
     await copyFile(source, join(root, path));
   }
+  for (const [path, target] of Object.entries(links)) await symlink(target, join(root, path));
   const tarball = join(folder, "layer.tar");
-  const paths = Object.keys(files).sort();
+  const paths = Object.keys({ ...files, ...links }).sort();
   await create({ file: tarball, cwd: root, portable: true, mtime: PODINFO_CREATED }, paths);
   const layer = await readFile(tarball);
   await rm(root, { recursive: true });

@@ -5,8 +5,8 @@ import { availableParallelism } from "node:os";
 import { build, checkGo, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
 import { installedPulumi, Project, type Place } from "./engine";
 import { LOGS, SANDBOX } from "./folder";
-import { installPackages, isUp, nodePid, start, stop, unfit } from "./host";
-import { pushBuild, pushPause, pushTests, targetsOf } from "./images";
+import { installPackages, isUp, nodePid, SERVICES, start, stop, unfit } from "./host";
+import { pushBuild, pushPause, pushPostgresClient, pushTests, targetsOf } from "./images";
 import { showOnTerminal } from "./progress";
 import { readEnvironments, walkPath, type EnvironmentStatus } from "./path";
 
@@ -97,8 +97,14 @@ program
       return;
     }
     const environments = await readEnvironments(await Project.open("project", {}), {});
-    if (json) console.log(JSON.stringify({ environments }, undefined, 2));
-    else printTable(environments);
+    // All of them answer, or it would not be up.
+    const services = Object.entries(SERVICES).map(([name, { address }]) => ({ name, address }));
+    if (json) {
+      console.log(JSON.stringify({ environments, services }, undefined, 2));
+      return;
+    }
+    printTable(environments);
+    for (const { name, address } of services) console.log(`${name}: ${address}`);
   });
 
 /** Builds and starts whatever the place does not have. */
@@ -126,7 +132,7 @@ async function prepare(place: Place): Promise<void> {
       title: "start the node",
       task: async () => {
         await start();
-        await pushPause();
+        await Promise.all([pushPause(), pushPostgresClient()]);
       },
     });
   }

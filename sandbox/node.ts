@@ -4,9 +4,9 @@
  * does: then the kernel takes the whole tree down.
  */
 import { execa } from "execa";
-import { spawn } from "node:child_process";
+import { spawn, type SpawnOptions } from "node:child_process";
 import { openSync } from "node:fs";
-import { access, mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { stringify } from "yaml";
@@ -15,6 +15,7 @@ import {
   CGROUP,
   CONTEXT,
   DEBIAN,
+  exists,
   KUBECONFIG,
   LOGS,
   NETWORK,
@@ -22,11 +23,15 @@ import {
   REGISTRY,
   ROOT,
 } from "./folder";
+import { preparePostgres } from "./postgres";
+import { PROMETHEUS_ARGS, PROMETHEUS_CONFIG, prometheusConfig, TARGETS } from "./prometheus";
 
 const PKI = join(NODE, "pki");
 const IP = NETWORK.inside;
 const CNI_PLUGINS = join(DEBIAN, "usr/lib/cni");
 const CONTAINERD_SOCKET = join(NODE, "containerd.sock");
+/** Empty at first, and nobody's but the node's. */
+const MOUNTS = "/run/netns";
 
 async function main(): Promise<void> {
   process.env["PATH"] = [
@@ -41,8 +46,9 @@ async function main(): Promise<void> {
   await mkdir(LOGS, { recursive: true });
   process.chdir(NODE);
   // What belonged to the former node's processes; images and cluster state are kept.
-  for (const stale of ["containerd-run", "cni-data", "kubelet", "containerd.sock"]) {
-    await rm(join(NODE, stale), { recursive: true, force: true });
+  const stale = ["containerd-run", "cni-data", "kubelet", "containerd.sock"];
+  for (const path of [...stale.map((name) => join(NODE, name)), TARGETS]) {
+    await rm(path, { recursive: true, force: true });
   }
   await setUpNetwork();
   await makeCertificates();
@@ -58,6 +64,8 @@ async function main(): Promise<void> {
     "--unsafe-no-fsync",
   ]);
   startApiServer();
+  // Beside the control plane, which takes longer to start.
+  const postgres = startPostgres();
   await startContainerd();
   await waitForApiServer();
   startControllers();
@@ -74,17 +82,26 @@ async function main(): Promise<void> {
   ]);
   await startDns();
   startMetricsServer();
-  start("entrance", process.execPath, [
-    "--require",
-    require.resolve("ts-node/register"),
-    join(ROOT, "sandbox", "entrance.ts"),
+  await writeFile(PROMETHEUS_CONFIG, prometheusConfig());
+  start("prometheus", "prometheus", PROMETHEUS_ARGS);
+  // One process: most of what it takes is what both of them load.
+  start("controllers", process.execPath, [
+    ...["--require", require.resolve("ts-node/register")],
+    ...["--require", join(ROOT, "sandbox", "entrance.ts")],
+    join(ROOT, "sandbox", "discovery.ts"),
   ]);
+  await postgres;
 }
 
 /** Runs a part for as long as the node lives. */
-function start(name: string, command: string, args: readonly string[]): void {
+function start(
+  name: string,
+  command: string,
+  args: readonly string[],
+  options: SpawnOptions = {},
+): void {
   const log = openSync(join(LOGS, `${name}.log`), "w");
-  const part = spawn(command, args, { stdio: ["ignore", log, log] });
+  const part = spawn(command, args, { ...options, stdio: ["ignore", log, log] });
   const end = (how: string) => {
     console.error(`${name} ${how}; its log is ${join(LOGS, `${name}.log`)}`);
     process.exit(1);
@@ -95,8 +112,8 @@ function start(name: string, command: string, args: readonly string[]): void {
 
 async function setUpNetwork(): Promise<void> {
   // CNI keeps names here; on the host they would outlive the node.
-  await mkdir("/run/netns", { recursive: true });
-  await execa("mount", ["-t", "tmpfs", "none", "/run/netns"]);
+  await mkdir(MOUNTS, { recursive: true });
+  await execa("mount", ["-t", "tmpfs", "none", MOUNTS]);
   await execa("ip", ["link", "set", "lo", "up"]);
   // Packets to a Service need a route before kube-proxy's rules see them: an empty bridge serves.
   await execa("ip", ["link", "add", "services", "type", "bridge"]);
@@ -171,6 +188,11 @@ async function startRegistry(): Promise<void> {
   };
   await writeFile(join(NODE, "registry.yaml"), stringify(config));
   start("registry", "docker-registry", ["serve", join(NODE, "registry.yaml")]);
+}
+
+async function startPostgres(): Promise<void> {
+  const { command, args, options } = await preparePostgres(MOUNTS);
+  start("postgres", command, args, options);
 }
 
 function startApiServer(): void {
@@ -342,13 +364,6 @@ function startMetricsServer(): void {
     "--secure-port=4443",
     `--cert-dir=${join(NODE, "metrics-server")}`,
   ]);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 main().catch((error: unknown) => {

@@ -33,9 +33,13 @@ describe("the sandbox", () => {
     assert.ok(!(await readFile("/proc/mounts", "utf8")).includes(SANDBOX), "mounts");
     const { stdout: groups } = await execa("find", ["/sys/fs/cgroup", "-name", CGROUP]);
     assert.equal(groups, "", "control groups");
+    const shared = await execa("find", ["/dev/shm", "-user", "nobody"]);
+    assert.equal(shared.stdout, "", "files of shared memory");
+    const segments = await execa("ipcs", ["--shmems"]);
+    assert.doesNotMatch(segments.stdout, /nobody/, "segments of shared memory");
     for (const process of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
       const command = await readFile(`/proc/${process}/cmdline`, "utf8").catch(() => "");
-      assert.ok(!command.startsWith(SANDBOX), `process ${command}`);
+      assert.ok(!command.includes(SANDBOX), `process ${command}`);
     }
   });
 

@@ -14,8 +14,8 @@ import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { stringify } from "yaml";
 import type { RegistryLocation } from "../../registry/registry";
-import { DEBIAN, SANDBOX } from "../../sandbox/folder";
-import { exists, installPackages } from "../../sandbox/host";
+import { DEBIAN, exists, SANDBOX } from "../../sandbox/folder";
+import { installPackages } from "../../sandbox/host";
 
 const PATIENCE_MILLISECONDS = 60_000;
 
