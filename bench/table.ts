@@ -35,6 +35,9 @@ function formatRatio(ratio: number): string {
 }
 
 function formatLimit({ of, aim, most }: Limit, unit: Figure["unit"]): string {
-  const written = (value: number) => (of === "ratio" ? `${value} : 1` : `${value} ${unit}`);
+  // A limit may be another measure's value.
+  const format = { maximumFractionDigits: 2 };
+  const written = (value: number) =>
+    of === "ratio" ? `${value} : 1` : `${value.toLocaleString("en", format)} ${unit}`;
   return aim === undefined ? `≤ ${written(most)}` : `≤ ${written(most)}, aim ${written(aim)}`;
 }
