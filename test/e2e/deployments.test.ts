@@ -3,7 +3,7 @@ import { execa } from "execa";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BIN, ROOT } from "../../sandbox/folder";
-import { pushImage } from "../../sandbox/images";
+import { pushBuild, pushImage } from "../../sandbox/images";
 import { Scene } from "./scene";
 
 /** As it goes where Pulumi Deployments deploys qa; its part, a checkout of the tag, is played here. */
@@ -15,7 +15,9 @@ describe("a run that a tag has started", () => {
   before(async () => {
     scene = await Scene.open();
     const { project } = scene;
-    [, , good] = scene.builds;
+    // One that no other test has deployed, whichever ran before.
+    good = scene.builds[2] + 200;
+    await pushBuild(good, { app: [scene.target], tests: [] });
     // Beside the project's folder: the program's is relative to it.
     [remote, checkout] = ["remote", "run"].map((name) => join(project.folder, "..", name)) as [
       string,

@@ -342,6 +342,12 @@ describe("where Pulumi Deployments deploys", () => {
       assert.equal(again.outcome, "done");
     });
 
+    it("is let through after another one, which its shallow checkout does not reach", async () => {
+      asAskedAgain();
+      const run = runOf(started().at(-1) ?? "");
+      assert.equal((await run.check()).outcome, "done", run.printed.join("\n"));
+    });
+
     it("says of a run that has not ended that it has not", async () => {
       asAskedAgain();
       const { started: tag, unrecorded } = await statusOf();
