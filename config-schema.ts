@@ -14,6 +14,7 @@ const port = z
   .min(1, "a port from 1 to 65535")
   .max(65535, "a port from 1 to 65535");
 const count = z.int({ error: "a whole number" });
+const number = z.number({ error: "a number" });
 const seconds = count.min(1, "a number of seconds from 1");
 /** In seconds. */
 const duration = z
@@ -221,6 +222,51 @@ const approval = z.strictObject({
     .optional(),
 });
 
+const answer = z.enum(["hold", "goBack"]);
+
+/** What a release's metrics must be while it bakes. */
+const analysis = z.strictObject({
+  /** Where whoever deploys reaches Prometheus; without it, only the pods are watched. */
+  prometheus: z
+    .string({ error: "a URL" })
+    .regex(
+      /^https?:\/\/[^\s@]+$/,
+      "a URL without credentials, such as https://prometheus.example.com",
+    )
+    .optional(),
+  /** How often it is asked. */
+  interval: duration.prefault("10s"),
+  /** What $(WINDOW) stands for in queries. */
+  window: duration.prefault("1m"),
+  /** So many samples beyond a limit, one after another, and the release has failed. */
+  failuresInARow: count.min(1, "a whole number from 1").default(2),
+  /** How many requests a window has, and how many it needs for its values to count. */
+  traffic: z.strictObject({ query: text, min: number.min(1, "a number from 1") }).optional(),
+  queries: z
+    .record(
+      name,
+      z
+        .strictObject({
+          /** PromQL that gives one number. */
+          query: text,
+          unit: text.optional(),
+          max: number.optional(),
+          min: number.optional(),
+          /** At most so many times what the former release's value was. */
+          maxTimesStable: number.min(1, "a number from 1").optional(),
+        })
+        .refine(
+          ({ max, min }) => max !== undefined || min !== undefined,
+          "a query with max, min or both",
+        ),
+    )
+    .default({}),
+  /** What to do while Prometheus does not answer: wait for it, or fail. */
+  whenUnavailable: answer.default("hold"),
+  /** What to do while a window has too few requests: wait for more, or fail. */
+  whenTooLittleTraffic: answer.default("hold"),
+});
+
 /** When nothing may go forward; the way back is always open. */
 const freeze = z
   .strictObject({
@@ -390,6 +436,9 @@ export const Config = z.strictObject({
       maxUnavailable: share.default("0"),
       /** Without progress for this long, the rollout has failed. */
       progressDeadlineSeconds: seconds.default(300),
+      /** For how long a release must hold up in use before it earns its tag; not at all unless given. */
+      bake: duration.optional(),
+      analysis: analysis.optional(),
     })
     .prefault({}),
   verification: z.strictObject({
@@ -427,4 +476,5 @@ export type SuiteConfig = z.infer<typeof suite>;
 export type SecretConfig = z.infer<typeof secret>;
 export type ResourcesConfig = z.infer<typeof resources>;
 export type EntranceConfig = z.infer<typeof entrance>;
+export type AnalysisConfig = z.infer<typeof analysis>;
 export type TlsConfig = z.infer<typeof tls>;

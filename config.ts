@@ -255,6 +255,8 @@ function display(path: readonly string[], tree: Tree): string {
   if (path.includes("secrets") || path.includes("pullSecret") || path.includes("tls")) {
     return isTree(value) ? "incomplete" : "not shown, as it may be secret";
   }
+  if (typeof value === "string" && URL_WITH_PASSWORD.test(value))
+    return "not shown, as it holds a password";
   const text = JSON.stringify(value);
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
@@ -350,6 +352,7 @@ function crossCheck(where: string, config: Config): Problem[] {
     const fix = "With neither, no pod could ever be replaced: raise one";
     add("rollout.maxSurge", maxSurge, "more than 0 while maxUnavailable is 0", fix);
   }
+  problems.push(...analysisProblems(where, config.rollout));
   for (const [name, { source }] of Object.entries(config.settings.secrets)) {
     if (source === "config" && RESERVED_KEYS.includes(name)) {
       const fix = "Call it something else; settings are usually in capitals";
@@ -380,6 +383,32 @@ function crossCheck(where: string, config: Config): Problem[] {
   problems.push(...workloadProblems(where, config), ...suiteProblems(where, config));
   problems.push(...quotaProblems(where, config));
   return problems;
+}
+
+function analysisProblems(where: string, { bake, analysis }: Config["rollout"]): Problem[] {
+  // Without a Prometheus it says only how one would be asked.
+  if (analysis?.prometheus === undefined) return [];
+  const problem = (key: string, expected: string, fix: string): Problem => {
+    return { where, property: `baton:rollout.${key}`, value: "not set", expected, fix };
+  };
+  const why = "baton:rollout.analysis.prometheus is set";
+  return [
+    ...(bake === undefined
+      ? [
+          problem(
+            "bake",
+            `a duration, as ${why}`,
+            "Say for how long a release is judged, or set analysis to null",
+          ),
+        ]
+      : []),
+    ...(analysis.traffic === undefined
+      ? [problem("analysis.traffic", `a query and its min, as ${why}`, "Say what counts requests")]
+      : []),
+    ...(Object.keys(analysis.queries).length === 0
+      ? [problem("analysis.queries", `at least one query, as ${why}`, "Describe one")]
+      : []),
+  ];
 }
 
 function workloadProblems(where: string, config: Config): Problem[] {

@@ -134,7 +134,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
 
   // Going back runs the quick suite only: the release has passed all of them before.
   const run = release.rollbackOf === undefined ? config.verification.run : ["smoke"];
-  const { earnedTag, suites } = new Verification(
+  const verification = new Verification(
     "verification",
     {
       namespace,
@@ -161,6 +161,14 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
       dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures],
     },
   );
+  // The former release has held up before.
+  if (release.rollbackOf === undefined) {
+    const deployments = workloads
+      .filter(({ workload }) => workload.kind === "Deployment")
+      .map(({ component }) => component.objectName);
+    verification.bake({ deployments, rollout: config.rollout });
+  }
+  const { earnedTag, suites } = verification.earnTag();
 
   const url = environmentUrl(config);
   return {

@@ -7,7 +7,7 @@ import { checkName, type Context, type Report } from "./context";
 const ATTEMPTS = 10;
 
 /**
- * `baton abort ENV`: makes what is being rolled out or verified fail now, from any machine;
+ * `baton abort ENV`: makes what is being rolled out, verified or baked fail now, from any machine;
  * whoever deploys goes back then.
  */
 export async function abort(

@@ -10,7 +10,9 @@ import {
 } from "@kubernetes/client-node";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
-import { ABORT, abortOf, rolloutStatus } from "../provider/rollout";
+import { runningBake } from "../provider/bake";
+import { ABORT, abortOf } from "../provider/cluster";
+import { rolloutStatus } from "../provider/rollout";
 import { isTree, type Tree } from "../release/merge";
 
 /** What an environment consists of, of those kinds that a release makes. */
@@ -86,8 +88,11 @@ export class Cluster {
     const stopped = new Map<string, string>();
     for (const deployment of deployments) {
       const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
-      const [what, pods] = [`the rollout of ${name}`, JSON.stringify(deployment.spec?.template)];
-      if (rolloutStatus(deployment) !== "progressing") continue;
+      const bake = runningBake(deployment.metadata?.annotations);
+      const progressing = rolloutStatus(deployment) === "progressing";
+      if (bake === undefined && !progressing) continue;
+      const what = bake === undefined ? `the rollout of ${name}` : `the bake of ${name}`;
+      const pods = bake ?? JSON.stringify(deployment.spec?.template);
       if (begun !== undefined && begun.get(what) !== pods) continue;
       const annotations = { [ABORT]: abortOf(new Date(), who, reason) };
       // Whoever changes it meanwhile goes back already, or will be asked again.

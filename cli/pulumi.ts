@@ -176,10 +176,15 @@ const Recorded = z.object({
 });
 
 /**
- * What there is nothing outside to compare with: a random value is in the state only, and a rollout
- * is a wait that is over.
+ * What there is nothing outside to compare with: a random value is in the state only, a rollout and a
+ * bake are waits that are over.
  */
-const NOT_OUTSIDE = ["**$random:**", "**::random:**", "**promotion:index:Rollout::**"];
+const NOT_OUTSIDE = [
+  "**$random:**",
+  "**::random:**",
+  "**promotion:index:Rollout::**",
+  "**promotion:index:Bake::**",
+];
 
 /** Runs the Pulumi CLI on the project in a folder. */
 export class Pulumi {

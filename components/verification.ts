@@ -5,6 +5,7 @@ import type { Config, SuiteConfig } from "../config-schema";
 import type { Suite } from "../release/change-card";
 import type { Release } from "../release/eligibility";
 import { qualifyImage } from "../registry/reference";
+import { Bake } from "./bake";
 import { EarnedTag } from "./earned-tag";
 import { contentHash } from "./internal/hash";
 import { VERIFICATION } from "./internal/labels";
@@ -33,23 +34,35 @@ const AWAIT_MARGIN_SECONDS = 30;
 /** The user of distroless and k6 images alike; no suite needs a particular one. */
 const SUITE_USER = 65532;
 
+/** What a release must show in use before it earns its tag. */
+export interface InUse {
+  /** The Deployments that are watched. */
+  readonly deployments: readonly string[];
+  readonly rollout: Pick<Config["rollout"], "bake" | "analysis">;
+}
+
 /**
  * Runs the environment's suites against what was just deployed, one Job after another, inside the
- * cluster. When all have passed, the release earns its tag: no pass, no tag, no way on.
+ * cluster. A release that has passed all, and then holds up in use, earns its tag: no pass, no tag,
+ * no way on.
  */
 export class Verification extends pulumi.ComponentResource {
   private readonly child: ChildOptions;
+  private readonly ran: pulumi.Output<Suite[]>;
+  private readonly verifies: pulumi.Output<string>;
+  /** The last of what must have succeeded before the tag. */
+  private last: pulumi.Input<pulumi.Resource>[];
 
-  /** Known once every suite has passed and the registry holds the tag. */
-  readonly earnedTag: pulumi.Output<string>;
-  /** How each suite ended, in the order they ran; known together with the tag. */
-  readonly suites: pulumi.Output<Suite[]>;
-
-  constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    private readonly name: string,
+    private readonly args: VerificationArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("baton:components:Verification", name, {}, opts);
     this.child = childOptions(this, opts);
     const { release, labels } = args;
     const verifies = contentHash(args.deployed);
+    this.verifies = verifies;
 
     let previous = this.child.dependsOn;
     const ran: pulumi.Output<Suite>[] = [];
@@ -110,14 +123,43 @@ export class Verification extends pulumi.ComponentResource {
       );
     }
 
-    const { tag } = new EarnedTag(
-      `${name}-earned-tag`,
-      { registry: args.registry, digest: release.digest, tag: release.earnedTag },
-      { ...this.child, dependsOn: previous },
+    this.last = previous;
+    this.ran = pulumi.all(ran);
+    this.registerOutputs({});
+  }
+
+  /** Watches the release in use, after the suites and before the tag. */
+  bake({ deployments, rollout: { bake, analysis } }: InUse): void {
+    const { namespace, context } = this.args;
+    if (bake === undefined || deployments.length === 0) return;
+    const gate = new Bake(
+      `${this.name}-bake`,
+      {
+        context,
+        namespace,
+        deployments: deployments.join(","),
+        spec: this.verifies,
+        seconds: bake,
+        // Plain text, as are all inputs of the provider.
+        analysis: analysis?.prometheus === undefined ? "" : JSON.stringify(analysis),
+      },
+      { ...this.child, dependsOn: this.last },
     );
-    this.earnedTag = tag;
-    this.suites = pulumi.all([pulumi.all(ran), tag]).apply(([suites]) => suites);
-    this.registerOutputs({ earnedTag: tag });
+    this.last = [...this.child.dependsOn, gate];
+  }
+
+  /** Gives the release its tag, when all before has succeeded; known together with how it did. */
+  earnTag(): { earnedTag: pulumi.Output<string>; suites: pulumi.Output<Suite[]> } {
+    const { registry, release } = this.args;
+    const { tag } = new EarnedTag(
+      `${this.name}-earned-tag`,
+      { registry, digest: release.digest, tag: release.earnedTag },
+      { ...this.child, dependsOn: this.last },
+    );
+    return {
+      earnedTag: tag,
+      suites: pulumi.all([this.ran, tag]).apply(([suites]) => suites),
+    };
   }
 }
 

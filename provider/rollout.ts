@@ -2,10 +2,19 @@ import {
   ApiException,
   AppsV1Api,
   CoreV1Api,
-  KubeConfig,
+  type KubeConfig,
   type V1Deployment,
 } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
+import {
+  ABORT,
+  abortedBy,
+  answerOf,
+  isFinal,
+  kubeconfigOf,
+  PATIENCE,
+  ResourceFailed,
+} from "./cluster";
 import { explainPods } from "./pod-failures";
 
 export interface RolloutInputs {
@@ -17,17 +26,7 @@ export interface RolloutInputs {
   readonly spec: string;
 }
 
-/** An annotation of the Deployment; one that is put while it is awaited stops the rollout. */
-export const ABORT = "baton/abort";
-
-/** Another one each time: `TIME WHO: REASON`. */
-export function abortOf(at: Date, who: string, reason: string): string {
-  return `${at.toISOString()} ${who}: ${reason}`;
-}
-
 const POLL_MILLISECONDS = 500;
-/** How long the cluster may be out of reach before the wait gives up, in milliseconds. */
-const PATIENCE = 30_000;
 
 /**
  * Waits until the Deployment's pods are the new ones and available, and no old one is left.
@@ -47,18 +46,17 @@ export async function create({ context, namespace, deployment }: RolloutInputs):
       const abort = current.metadata?.annotations?.[ABORT] ?? "";
       formerAbort ??= abort;
       if (abort !== formerAbort) {
-        const by = abort.slice(abort.indexOf(" ") + 1);
-        const text = `the rollout of ${namespace}/${deployment} was aborted by ${by}`;
-        throw new RolloutFailed(`${namespace}/${deployment}`, [text]);
+        const text = `the rollout of ${namespace}/${deployment} was aborted by ${abortedBy(abort)}`;
+        throw new ResourceFailed(`${namespace}/${deployment}`, [text]);
       }
       const status = rolloutStatus(current);
       if (status === "complete") return `${namespace}/${deployment}`;
       if (status === "failed") throw await explain(kubeconfig, current);
     } catch (error) {
-      if (error instanceof RolloutFailed) throw error;
-      const final = error instanceof ApiException && error.code < 500;
-      if (final || Date.now() - lastAnswer > PATIENCE)
+      if (error instanceof ResourceFailed) throw error;
+      if (isFinal(error) || Date.now() - lastAnswer > PATIENCE) {
         throw unreadable(namespace, deployment, error);
+      }
     }
     await setTimeout(POLL_MILLISECONDS);
   }
@@ -77,38 +75,9 @@ export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undef
   }
 }
 
-function kubeconfigOf(context: string | undefined): KubeConfig {
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromDefault();
-  if (context !== undefined) kubeconfig.setCurrentContext(context);
-  return kubeconfig;
-}
-
-class RolloutFailed extends Error {
-  constructor(
-    /** Of the resource: a rollout that failed is there, and must be awaited again. */
-    readonly id: string,
-    readonly reasons: readonly string[],
-  ) {
-    super("the rollout has failed");
-  }
-}
-
-/** The client's own message holds every header; the cluster's is one sentence. */
 function unreadable(namespace: string, deployment: string, error: unknown): Error {
-  const said =
-    error instanceof ApiException
-      ? `the cluster answered ${error.code}: ${messageOf(error.body)}`
-      : (error as Error).message;
-  return new Error(`the rollout of ${namespace}/${deployment} cannot be watched: ${said}`);
-}
-
-function messageOf(body: unknown): string {
-  try {
-    return (JSON.parse(String(body)) as { message?: string }).message ?? String(body);
-  } catch {
-    return String(body);
-  }
+  const what = `the rollout of ${namespace}/${deployment}`;
+  return new Error(`${what} cannot be watched: ${answerOf(error)}`);
 }
 
 /**
@@ -132,7 +101,7 @@ export function rolloutStatus({
   return complete ? "complete" : "progressing";
 }
 
-async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<RolloutFailed> {
+async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<ResourceFailed> {
   const { namespace = "", name = "" } = deployment.metadata ?? {};
   const { matchLabels = {} } = deployment.spec?.selector ?? {};
   // The selector finds the former release's pods too; the tag tells the new ones apart.
@@ -149,5 +118,5 @@ async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promis
     `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,
     ...(causes.length > 0 ? causes : ["its pods report no reason"]).map((cause) => `  ${cause}`),
   ].join("\n");
-  return new RolloutFailed(`${namespace}/${name}`, [text]);
+  return new ResourceFailed(`${namespace}/${name}`, [text]);
 }

@@ -51,6 +51,35 @@ describe("Verification", () => {
     assert.equal((await suite("far", { image: full })).image, full);
   });
 
+  it("bakes a release after its suites where the stack file says so", async () => {
+    const bakeOf = async (rollout: object, more: object = {}) => {
+      const run = await harness.run(release(harness, "qa", { config: { rollout, ...more } }));
+      return run.resources.find(({ type }) => type === "promotion:index:Bake");
+    };
+    assert.equal(await bakeOf({}), undefined);
+    const watched = await bakeOf({ bake: "15m" });
+    assert.equal(watched?.inputs["seconds"], 900);
+    assert.equal(watched.inputs["deployments"], "web");
+    // Nobody said where Prometheus is: the defaults' queries alone ask nothing.
+    assert.equal(watched.inputs["analysis"], "");
+    assert.ok(watched.dependsOn.includes("verification-regression"));
+
+    const prometheus = "http://prometheus.example.com:9090";
+    const judged = await bakeOf({ bake: "15m", analysis: { prometheus, queries: { extra } } });
+    const analysis = JSON.parse(String(judged?.inputs["analysis"])) as Record<string, object>;
+    assert.equal(analysis["prometheus"], prometheus);
+    assert.deepEqual(Object.keys(analysis["queries"] ?? {}), [
+      "error-rate",
+      "latency-p95",
+      "extra",
+    ]);
+    assert.equal(analysis["whenUnavailable"], "hold");
+
+    harness.registry.push("build 45", "qa-45");
+    assert.equal(await bakeOf({ bake: "15m" }, { rollbackOf: "dev-46" }), undefined);
+  });
+  const extra = { query: "sum(orders)", min: 3 };
+
   it("says how long each suite ran, and where its log is", async () => {
     const { outputs } = await harness.run(release(harness, "qa"));
     const suites = outputs["suites"] as { name: string; log: string }[];

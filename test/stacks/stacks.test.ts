@@ -113,7 +113,11 @@ for (const stack of STACKS) {
       });
       const tag = byName("promotion:index:EarnedTag", "verification-earned-tag");
       assert.ok(tag);
-      assert.ok(tag.dependsOn.includes(suites.at(-1) ?? ""));
+      const bake = byName("promotion:index:Bake", "verification-bake");
+      const { bake: asked } = committedRollout(stack);
+      assert.equal(bake !== undefined, asked !== undefined, "bakes where the stack file says so");
+      if (bake !== undefined) assert.ok(bake.dependsOn.includes(suites.at(-1) ?? ""));
+      assert.ok(tag.dependsOn.includes(bake?.name ?? suites.at(-1) ?? ""));
       assert.equal(tag.inputs["tag"], run.outputs["earnedTag"]);
       assert.equal(run.resources.at(-1)?.name, "verification-earned-tag", "the last of all");
     });
@@ -191,6 +195,7 @@ describe("stage and prod", () => {
       "quota.pods: 15 → 30",
       "quota.requests.cpu: 4 → 12",
       "quota.requests.memory: 4Gi → 12Gi",
+      "rollout.bake: 2m → 15m",
       "scan.refuse: – → critical",
       "settings.config.CACHE_HOST: redis.stage.example.com → redis.prod.example.com",
       "settings.config.DATABASE_HOST: postgres.stage.example.com → postgres.prod.example.com",
@@ -250,6 +255,10 @@ function metadata(inputs: Registered["inputs"]): { name?: string; namespace?: st
 function committedSuites(stack: string): string[] {
   const { own } = committedConfig(stack);
   return (own["verification"] as { run: string[] }).run;
+}
+
+function committedRollout(stack: string): { bake?: string } {
+  return committedConfig(stack).own["rollout"] ?? {};
 }
 
 /** Every resource of a run as people read it: by type and name, without what a test run makes up. */

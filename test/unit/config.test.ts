@@ -57,6 +57,25 @@ describe("a stack's configuration", () => {
     assert.match(second, /maxSurge is 0%; expected more than 0 while maxUnavailable is 0/);
   });
 
+  it("refuses an analysis that would judge nothing", async () => {
+    const prometheus = "http://prometheus.example.com:9090";
+    const analysis = { prometheus, traffic: null, queries: null };
+    const lines = await problems({ rollout: { analysis } });
+    assert.deepEqual(lines, [
+      "qa: baton:rollout.bake is not set; expected a duration, as baton:rollout.analysis.prometheus is set. Say for how long a release is judged, or set analysis to null.",
+      "qa: baton:rollout.analysis.traffic is not set; expected a query and its min, as baton:rollout.analysis.prometheus is set. Say what counts requests.",
+      "qa: baton:rollout.analysis.queries is not set; expected at least one query, as baton:rollout.analysis.prometheus is set. Describe one.",
+    ]);
+    const boundless = { bake: "1m", analysis: { queries: { orders: { query: "up" } } } };
+    const [line = ""] = await problems({ rollout: boundless });
+    assert.match(line, /analysis\.queries\.orders .*; expected a query with max, min or both/);
+    const [secret = ""] = await problems({
+      rollout: { bake: "1m", analysis: { prometheus: "http://me:secret@prometheus" } },
+    });
+    assert.match(secret, /analysis\.prometheus is .*; expected a URL without credentials/);
+    assert.doesNotMatch(secret, /me:secret/);
+  });
+
   it("refuses names that mean something else already", async () => {
     const secrets = { version: { source: "config" } };
     const lines = await problems({ settings: { secrets } }, { secrets: { version: "v1.0.0" } });

@@ -1,0 +1,25 @@
+import * as pulumi from "@pulumi/pulumi";
+
+export interface BakeArgs {
+  /** The kubeconfig's context; its current one unless given. */
+  readonly context: string | undefined;
+  readonly namespace: string;
+  /** The release's Deployments, separated by commas. */
+  readonly deployments: string;
+  /** Changes with what was deployed: another one is another bake. */
+  readonly spec: pulumi.Input<string>;
+  readonly seconds: number;
+  /** What Prometheus is asked, as JSON; empty where only the pods are watched. */
+  readonly analysis: string;
+}
+
+/**
+ * The watch of a release in use, as a resource: there once the release has been good for long
+ * enough. One that is not fails with what was wrong, and is watched again by the next `up`. Served
+ * by `provider/`.
+ */
+export class Bake extends pulumi.CustomResource {
+  constructor(name: string, args: BakeArgs, opts?: pulumi.CustomResourceOptions) {
+    super("promotion:index:Bake", name, { ...args }, opts);
+  }
+}
