@@ -307,6 +307,51 @@ const scan = z.strictObject({
     .default([]),
 });
 
+const arn = z.string().regex(/^arn:aws[a-z-]*:/, "an ARN, such as arn:aws:s3:::example");
+const region = z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d$/, "a region of AWS, such as eu-central-1");
+/** Jobs, as GitHub's token names them after the repository. */
+const subjects = z
+  .array(
+    z
+      .string()
+      .regex(/^(ref|environment):\S+$|^pull_request$/, "a subject, such as ref:refs/heads/main"),
+    { error: "a list of subjects, such as ref:refs/heads/main" },
+  )
+  .min(1, "at least one subject, such as ref:refs/heads/main");
+
+/** Who may do what in AWS. */
+const roles = z.strictObject({
+  github: z.strictObject({
+    repository: z
+      .string()
+      .regex(/^[A-Za-z0-9-]+\/[A-Za-z0-9._-]+$/, "OWNER/NAME, such as example/podinfo"),
+    /** The account's OpenID Connect provider for GitHub, by its ARN; made unless given. */
+    provider: arn.optional(),
+  }),
+  /** Jobs that push images. */
+  build: z.strictObject({ subjects }),
+  /** Jobs that ask for releases, and preview them. */
+  promote: z.strictObject({ subjects }),
+  /** Jobs that deploy, by environment. */
+  deploy: z
+    .record(
+      environment,
+      z.strictObject({
+        /** The GitHub environment of that name unless given. */
+        subjects: subjects.optional(),
+        /** Where its images are: the repository's own unless given. */
+        region: region.optional(),
+        /** The EKS cluster's ARN. */
+        cluster: arn.optional(),
+      }),
+    )
+    .default({}),
+  /** Where Pulumi keeps its state, if that is S3. */
+  state: z.strictObject({ bucket: arn, kmsKey: arn.optional() }).optional(),
+  /** Names of the roles that clusters' nodes have, in this account. */
+  pull: z.array(text).default([]),
+});
+
 /** Keys that say which release a stack runs: the only ones that a promotion changes. */
 export const MOVING_KEYS = [
   "imageTag",
@@ -355,7 +400,7 @@ export const Config = z.strictObject({
     })
     .prefault({}),
 
-  owns: z.array(z.enum(["repository", "slackChannels"])).default([]),
+  owns: z.array(z.enum(["repository", "roles", "slackChannels"])).default([]),
   registry: z.strictObject({
     kind: z.enum(["ecr", "oci"]),
     repository: z
@@ -373,6 +418,22 @@ export const Config = z.strictObject({
         z.strictObject({ source: z.literal("config"), username: text }),
       ])
       .optional(),
+    /** The key that ECR encrypts with, by its ARN; AWS's own unless given. */
+    kmsKey: arn.optional(),
+    /** Regions that ECR copies every image to, each with a key of its own. */
+    replication: z
+      .array(z.strictObject({ region, kmsKey: arn.optional() }), { error: "a list" })
+      .default([]),
+    /** Other accounts whose clusters pull. */
+    pullAccounts: z
+      .array(
+        z
+          .string({ error: "an account's 12 digits, in quotes" })
+          .regex(/^\d{12}$/, "an account's 12 digits, in quotes"),
+      )
+      .default([]),
+    /** ECR's own, on push; or Inspector's, which goes on for good and costs. */
+    scanning: z.enum(["basic", "enhanced"]).default("basic"),
     /** Which images ECR keeps, by the giver of their tags. */
     lifecycle: z
       .strictObject({
@@ -386,6 +447,8 @@ export const Config = z.strictObject({
       })
       .optional(),
   }),
+  /** Made by the stack that owns them. */
+  roles: roles.optional(),
   cluster: z
     .strictObject({
       /** A context of the kubeconfig that kubectl would use too; its current one unless given. */

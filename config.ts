@@ -4,6 +4,8 @@ import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
 import { quotaProblems } from "./components/internal/quota-check";
 import { Config, MOVING_KEYS } from "./config-schema";
+import { parseEcrHost } from "./registry/ecr";
+import { splitRepository } from "./registry/reference";
 import { freezeProblems } from "./release/freeze";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
@@ -347,6 +349,7 @@ function crossCheck(where: string, config: Config): Problem[] {
     const fix = "ECR scans its own images only: remove it, and let the build attach its report";
     add("scan.source", "ecr", "report with registry.kind oci", fix);
   }
+  problems.push(...awsProblems(where, config));
   const { maxSurge, maxUnavailable } = config.rollout;
   if (Number.parseInt(maxSurge) === 0 && Number.parseInt(maxUnavailable) === 0) {
     const fix = "With neither, no pod could ever be replaced: raise one";
@@ -409,6 +412,49 @@ function analysisProblems(where: string, { bake, analysis }: Config["rollout"]):
       ? [problem("analysis.queries", `at least one query, as ${why}`, "Describe one")]
       : []),
   ];
+}
+
+/** What only an ECR repository has. */
+function awsProblems(where: string, { registry, owns, roles }: Config): Problem[] {
+  const problems: Problem[] = [];
+  const add = (key: string, value: string, expected: string, fix: string) =>
+    problems.push({ where, property: `baton:${key}`, value, expected, fix });
+  const { kind, repository, replication, kmsKey, pullAccounts, scanning } = registry;
+  if (owns.includes("roles")) {
+    if (roles === undefined) {
+      add("owns", "roles", "roles that baton:roles describes", "Describe them, or remove it");
+    } else if (kind !== "ecr") {
+      add("owns", "roles", "registry.kind ecr", "They are AWS's roles for an ECR repository");
+    }
+  }
+  if (kind !== "ecr") {
+    const given = {
+      kmsKey: kmsKey !== undefined,
+      replication: replication.length > 0,
+      pullAccounts: pullAccounts.length > 0,
+      scanning: scanning !== "basic",
+    };
+    for (const [key, isGiven] of Object.entries(given)) {
+      if (isGiven) add(`registry.${key}`, "set", "no value with registry.kind oci", "Remove it");
+    }
+    return problems;
+  }
+  const home = parseEcrHost(splitRepository(repository).host)?.region;
+  const regions = replication.map(({ region }) => region);
+  for (const [index, region] of regions.entries()) {
+    if (region === home || regions.indexOf(region) !== index) {
+      const key = `registry.replication[${index}].region`;
+      add(key, region, "each other region once", "Remove it");
+    }
+  }
+  const places = [home, ...regions];
+  for (const [environment, { region }] of Object.entries(roles?.deploy ?? {})) {
+    if (owns.includes("roles") && region !== undefined && !places.includes(region)) {
+      const fix = "Correct it, or replicate the repository to it";
+      add(`roles.deploy.${environment}.region`, region, places.join(" or "), fix);
+    }
+  }
+  return problems;
 }
 
 function workloadProblems(where: string, config: Config): Problem[] {

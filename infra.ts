@@ -2,13 +2,24 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
+import {
+  replicationProblem,
+  scanningProblem,
+  withReplication,
+} from "./components/internal/ecr-settings";
 import { releaseLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { PromotionProvider } from "./components/promotion-provider";
 import { Settings } from "./components/settings";
 import { Verification } from "./components/verification";
 import { Workload } from "./components/workload";
-import type { StackConfig } from "./config";
+import type { EcrPlace } from "./components/internal/iam";
+import { Refusal, type StackConfig } from "./config";
+import { parseEcrHost } from "./registry/ecr";
+import type { EcrSettings } from "./registry/ecr-settings";
+import { RegistryError } from "./registry/errors";
+import { splitRepository } from "./registry/reference";
+import { formatProblems } from "./release/problem";
 import type { Suite } from "./release/change-card";
 import type { Release } from "./release/eligibility";
 
@@ -21,6 +32,8 @@ export interface Outputs {
   /** How the release's suites ended. */
   readonly suites?: pulumi.Output<Suite[]>;
   readonly namespace: pulumi.Output<string>;
+  /** ARNs of the roles that this stack has made, by what they are for. */
+  readonly roles?: Readonly<Record<string, pulumi.Output<string>>>;
   /** Where the first workload that can be called is reached. */
   readonly url?: string;
 }
@@ -33,20 +46,64 @@ export async function createInfra(
   config: StackConfig,
   release: Release | undefined,
 ): Promise<Outputs> {
-  await declareShared(config);
-  return declareEnvironment(config, release);
+  const roles = await declareShared(config);
+  const outputs = declareEnvironment(config, release);
+  return roles === undefined ? outputs : { ...outputs, roles };
 }
 
 /** What all environments share, in the stack that owns it; only that one loads its SDKs. */
-async function declareShared({ owns, registry, slack, hasSlackToken }: StackConfig): Promise<void> {
+async function declareShared(config: StackConfig): Promise<Outputs["roles"]> {
+  const { environment, owns, registry, roles, slack, hasSlackToken } = config;
   if (owns.includes("repository") && registry.kind === "ecr") {
+    const settings = await readSettings(config);
     const { ArtifactRepository } = await import("./components/artifact-repository");
-    new ArtifactRepository("artifacts", { registry });
+    new ArtifactRepository("artifacts", { registry, settings });
   }
   if (owns.includes("slackChannels") && slack !== undefined && hasSlackToken) {
     const { SlackChannels } = await import("./components/slack-channels");
     new SlackChannels("slack", slack);
   }
+  if (!owns.includes("roles") || roles === undefined) return undefined;
+  const { AccessRoles } = await import("./components/access-roles");
+  const project = pulumi.getProject();
+  return new AccessRoles("access", { roles, place: placeOf(registry), project, owner: environment })
+    .arns;
+}
+
+function placeOf({ repository, replication }: StackConfig["registry"]): EcrPlace {
+  const { host, name } = splitRepository(repository);
+  const { account, region } = parseEcrHost(host) ?? { account: "", region: "" };
+  return { account, name, regions: [region, ...replication.map((copy) => copy.region)] };
+}
+
+/**
+ * What AWS keeps once for a whole registry, and what is there by now.
+ * @throws Refusal where it would have to be changed for others, too.
+ */
+async function readSettings({
+  environment,
+  registry,
+}: StackConfig): Promise<Record<string, EcrSettings>> {
+  const { account, name, regions } = placeOf(registry);
+  const [home = ""] = regions;
+  const isEnhanced = registry.scanning === "enhanced";
+  const asked = isEnhanced ? regions : registry.replication.length > 0 ? [home] : [];
+  const { readEcrSettings } = await import("./registry/ecr-settings");
+  const found = await Promise.all(
+    asked.map(async (region) => [region, await readEcrSettings(region, name)] as const),
+  ).catch((error: unknown) => {
+    if (error instanceof RegistryError) throw new Refusal(`${environment}: ${error.message}`);
+    throw error;
+  });
+  const problems = found.flatMap(([region, settings]) => {
+    const rules = withReplication(settings.replication, name, account, regions.slice(1));
+    return [
+      region === home && regions.length > 1 ? replicationProblem(environment, rules) : undefined,
+      isEnhanced ? scanningProblem(environment, region, settings) : undefined,
+    ].filter((problem) => problem !== undefined);
+  });
+  if (problems.length > 0) throw new Refusal(formatProblems(problems));
+  return Object.fromEntries(found);
 }
 
 function declareEnvironment(config: StackConfig, release: Release | undefined): Outputs {

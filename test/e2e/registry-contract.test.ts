@@ -1,5 +1,6 @@
 import * as ecr from "@aws-sdk/client-ecr";
 import * as assert from "node:assert/strict";
+import { readEcrSettings } from "../../registry/ecr-settings";
 import { RegistryError, TagConflictError } from "../../registry/errors";
 import { attach } from "../../registry/attachments";
 import { openRegistry } from "../../registry/registry";
@@ -9,6 +10,7 @@ import {
   digestOf,
   EcrServer,
   locationIn,
+  REGION,
   startDockerRegistry,
   type Manifest,
   type RealRegistry,
@@ -343,6 +345,30 @@ for (const kind of ["oci", "ecr"] as const) {
             at: undefined,
             findings: [{ id: "CVE-2026-1", severity: "high", in: undefined }],
           },
+        });
+      });
+
+      it("reads what the whole registry is set to", async () => {
+        assert.deepEqual(await readEcrSettings(REGION, "podinfo"), {
+          replication: [],
+          scanning: { type: "BASIC", rules: [] },
+          hasOthers: false,
+        });
+        const client = new ecr.ECRClient(server().clientConfig());
+        const rule = {
+          destinations: [{ region: "us-east-1", registryId: "123456789012" }],
+          repositoryFilters: [{ filter: "other/", filterType: "PREFIX_MATCH" as const }],
+        };
+        const replicationConfiguration = { rules: [rule] };
+        await client.send(new ecr.PutReplicationConfigurationCommand({ replicationConfiguration }));
+        await client.send(
+          new ecr.PutRegistryScanningConfigurationCommand({ scanType: "ENHANCED", rules: [] }),
+        );
+        await client.send(new ecr.CreateRepositoryCommand({ repositoryName: "other/shop" }));
+        assert.deepEqual(await readEcrSettings(REGION, "podinfo"), {
+          replication: [rule],
+          scanning: { type: "ENHANCED", rules: [] },
+          hasOthers: true,
         });
       });
 
