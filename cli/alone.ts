@@ -32,7 +32,7 @@ export async function alone<T>(
     const { clusterOf } = await import("./cluster");
     const cluster = clusterOf(environment, project.parse(environment, stackFile));
     const recovered = await context.showProgress(`${environment}: find out who holds it`, (show) =>
-      pulumi.recover(environment, stackFile, holders, (object) => cluster.has(object), show),
+      pulumi.recover(environment, stackFile, holders, (object) => cluster.read(object), show),
     );
     if (recovered) {
       seen = undefined;

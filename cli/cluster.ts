@@ -41,11 +41,6 @@ export class Cluster {
     if (context !== undefined) this.kubeconfig.setCurrentContext(context);
   }
 
-  /** Whether an object is there, whatever it looks like. */
-  async has(object: Tree): Promise<boolean> {
-    return (await this.read(object)) !== undefined;
-  }
-
   /** An object as it is now; nothing where there is none. */
   async read(object: Tree): Promise<KubernetesObject | undefined> {
     const { apiVersion, kind, metadata } = object;

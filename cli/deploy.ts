@@ -135,13 +135,13 @@ async function previewAll(
 ): Promise<readonly Operation[] | Locked> {
   const preview = () =>
     showProgress(`${environment}: preview again`, () => pulumi.preview(environment, stackFile));
-  const { operations, pending } = await preview();
+  const [{ operations }, pending] = await Promise.all([preview(), pulumi.hasPending(environment)]);
   if (!pending) return operations;
   const { clusterOf } = await import("./cluster");
   const cluster = clusterOf(environment, project.parse(environment, stackFile));
   const title = `${environment}: settle what a killed run has left`;
   const lockedBy = await showProgress(title, (show) =>
-    pulumi.repair(environment, stackFile, (object) => cluster.has(object), show),
+    pulumi.repair(environment, stackFile, (object) => cluster.read(object), show),
   );
   if (lockedBy.length > 0) return new Locked(stackFile, lockedBy);
   return (await preview()).operations;

@@ -1,14 +1,16 @@
+import type { KubernetesObject } from "@kubernetes/client-node";
 import { execa } from "execa";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual, stripVTControlCharacters } from "node:util";
 import { z } from "zod";
-import { isTree, type Tree } from "../release/merge";
+import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
 import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder } from "./run";
+import { parseState, recordCreated, type State } from "./state";
 
-const State = z.object({
+const StepState = z.object({
   inputs: z.unknown().optional(),
   initErrors: z.array(z.string()).nullish(),
 });
@@ -23,8 +25,8 @@ const Step = z
     detailedDiff: z.record(z.string(), z.unknown()).nullish(),
     diffReasons: z.array(z.string()).nullish(),
     replaceReasons: z.array(z.string()).nullish(),
-    oldState: State.nullish(),
-    newState: State.nullish(),
+    oldState: StepState.nullish(),
+    newState: StepState.nullish(),
   })
   .transform(({ op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState }) => {
     const paths = Object.keys(detailedDiff ?? {});
@@ -46,8 +48,6 @@ export const PreviewOutput = z.object({
 /** What a preview says. */
 export interface Preview {
   readonly operations: readonly Operation[];
-  /** Whether a run that was killed has left something to be settled. */
-  readonly pending: boolean;
 }
 
 const Outputs = z.object({
@@ -127,24 +127,6 @@ export interface UpResult {
   readonly log: string;
 }
 
-/** What a run that was killed has left in a stack's state. */
-const Pending = z.object({
-  deployment: z.object({
-    pending_operations: z
-      .array(
-        z.object({
-          type: z.string(),
-          resource: z.object({
-            urn: z.string(),
-            type: z.string(),
-            inputs: z.record(z.string(), z.unknown()).default({}),
-          }),
-        }),
-      )
-      .default([]),
-  }),
-});
-
 /** A resource of a stack's state that is an object of a cluster. */
 export interface RecordedObject {
   readonly urn: string;
@@ -196,7 +178,8 @@ export class Pulumi {
   /** Also of a stack that does not exist yet. */
   async outputs(stack: string): Promise<StackOutputs> {
     // A process of a fifth of a second spends a quarter of it on garbage.
-    const run = await this.start(["stack", "output", "--json", "--stack", stack], { GOGC: "800" });
+    const args = ["stack", "output", "--json", "--stack", stack];
+    const run = await this.start(args, { env: { GOGC: "800" } });
     if (run.failed && /no stack named/.test(run.stderr)) return {};
     if (run.failed) throw new Error(`${stack}: ${reasonOf(run.stdout, run.stderr)}`);
     return Outputs.parse(JSON.parse(run.stdout));
@@ -205,7 +188,7 @@ export class Pulumi {
   /** The last run of `pulumi up`; none of a stack that does not exist. */
   async lastUpdate(stack: string): Promise<Update | undefined> {
     const args = ["stack", "history", "--json", "--page-size", "50", "--stack", stack];
-    const run = await this.start(args, { GOGC: "800" });
+    const run = await this.start(args, { env: { GOGC: "800" } });
     if (run.failed && /no stack named/.test(run.stderr)) return undefined;
     if (run.failed) throw new Error(`${stack}: ${reasonOf(run.stdout, run.stderr)}`);
     return History.parse(JSON.parse(run.stdout)).find(({ kind }) => kind === "update");
@@ -218,9 +201,7 @@ export class Pulumi {
   async preview(stack: string, stackFile: string): Promise<Preview> {
     return withFile(stack, stackFile, async (path) => {
       const args = ["preview", "--json", "--stack", stack, "--config-file", path];
-      const { steps, diagnostics } = await this.parsed(args);
-      const pending = diagnostics.some(({ message }) => message.includes("pending operations"));
-      return { operations: steps, pending };
+      return { operations: (await this.parsed(args)).steps };
     });
   }
 
@@ -266,14 +247,14 @@ export class Pulumi {
   /**
    * Makes a stack deployable again that others hold: removes what a killed run of ours has left,
    * and waits for one that still goes on without anybody waiting for it.
-   * @param exists whether the cluster has an object
+   * @param find an object of the cluster by its inputs; `undefined` where there is none
    * @returns whether it did; otherwise somebody else is at work.
    */
   async recover(
     stack: string,
     stackFile: string,
     holders: readonly Holder[],
-    exists: (object: Tree) => Promise<boolean>,
+    find: (inputs: Tree) => Promise<KubernetesObject | undefined>,
     show: (line: string) => void,
   ): Promise<boolean> {
     const known = await Promise.all(
@@ -290,10 +271,15 @@ export class Pulumi {
     show("removing what a killed run has left");
     const cancelled = await this.start(["cancel", "--yes", "--stack", stack]);
     if (cancelled.failed) throw new Error(`${stack}: ${clean(cancelled.stderr)}`);
-    const lockedBy = await this.repair(stack, stackFile, exists, show);
+    const lockedBy = await this.repair(stack, stackFile, find, show);
     // Whoever was faster has found the same; what is left then is seen the next time.
     if (lockedBy.length === 0) await this.runs.forget(stack, dead);
     return true;
+  }
+
+  /** Whether a run that was killed has left something to be settled; previews do not say so. */
+  async hasPending(stack: string): Promise<boolean> {
+    return (await this.state(stack)).deployment.pending_operations.length > 0;
   }
 
   /**
@@ -303,31 +289,33 @@ export class Pulumi {
   async repair(
     stack: string,
     stackFile: string,
-    exists: (object: Tree) => Promise<boolean>,
+    find: (inputs: Tree) => Promise<KubernetesObject | undefined>,
     show: (line: string) => void,
   ): Promise<readonly Holder[]> {
-    const run = await this.start(["stack", "export", "--stack", stack]);
-    if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
-    const { deployment } = Pending.parse(JSON.parse(run.stdout));
-    if (deployment.pending_operations.length === 0) return [];
-    const made: string[] = [];
-    for (const { type, resource } of deployment.pending_operations) {
-      const id = idOf(resource.inputs);
-      if (type !== "creating" || !resource.type.startsWith("kubernetes:") || id === undefined) {
-        continue;
-      }
-      if (await exists(resource.inputs)) made.push(resource.urn, id);
+    const state = await this.state(stack);
+    if (state.deployment.pending_operations.length === 0) return [];
+    const recorded = await recordCreated(state, find);
+    if (recorded !== undefined) {
+      const imported = await this.start(["stack", "import", "--stack", stack], {
+        input: JSON.stringify(recorded),
+      });
+      const lockedBy = imported.failed ? locksOf(imported.stderr) : [];
+      if (lockedBy.length > 0) return lockedBy;
+      if (imported.failed) throw unrepaired(stack, clean(imported.stderr));
     }
-    const imports = made.flatMap((word) => ["--import-pending-creates", word]);
-    const args = ["refresh", "--yes", "--skip-preview", "--clear-pending-creates", ...imports];
+    const args = ["refresh", "--yes", "--skip-preview", "--clear-pending-creates"];
     const refreshed = await this.runs.start(this.folder, stack, stackFile, args, show);
     if (refreshed.succeeded) return [];
     const lockedBy = locksOf(refreshed.output);
     if (lockedBy.length > 0) return lockedBy;
-    throw new Error(
-      `${stack}: what a killed run has left cannot be repaired: ` +
-        `${clean(diagnostics(refreshed.output))}\nThe log is ${refreshed.log}.`,
-    );
+    const reasons = clean(diagnostics(refreshed.output));
+    throw unrepaired(stack, `${reasons}\nThe log is ${refreshed.log}.`);
+  }
+
+  private async state(stack: string): Promise<State> {
+    const run = await this.start(["stack", "export", "--stack", stack]);
+    if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
+    return parseState(run.stdout);
   }
 
   /**
@@ -345,11 +333,14 @@ export class Pulumi {
     throw new Error(reasons.length > 0 ? reasons.join("\n") : reasonOf(run.stdout, run.stderr));
   }
 
-  private async start(args: string[], env: Readonly<Record<string, string>> = {}) {
+  private async start(
+    args: string[],
+    options: { env?: Record<string, string>; input?: string } = {},
+  ) {
     const run = await execa("pulumi", [...args, ...ALWAYS], {
+      ...options,
       cwd: this.folder,
       reject: false,
-      env,
     });
     if (run.code === "ENOENT") throw new Error(NOT_INSTALLED);
     return run;
@@ -366,12 +357,8 @@ function steps(show: (line: string) => void): (line: string) => void {
   };
 }
 
-/** The id that Pulumi's Kubernetes provider gives an object: `NAMESPACE/NAME`, or its name. */
-function idOf(inputs: Tree): string | undefined {
-  const metadata = isTree(inputs["metadata"]) ? inputs["metadata"] : {};
-  const { namespace, name } = metadata;
-  if (typeof name !== "string") return undefined;
-  return typeof namespace === "string" ? `${namespace}/${name}` : name;
+function unrepaired(stack: string, reasons: string): Error {
+  return new Error(`${stack}: what a killed run has left cannot be repaired: ${reasons}`);
 }
 
 /** Runs an action with a file that only this user can read, and that is gone afterwards. */

@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { until } from "../../sandbox/cluster";
@@ -15,6 +15,19 @@ const DEADLINE = 20;
 interface Ran {
   readonly exitCode: number | undefined;
   readonly text: string;
+}
+
+/** A stack's state, as far as a test changes it. */
+interface State {
+  deployment: {
+    resources: {
+      type: string;
+      urn: string;
+      dependencies?: string[];
+      propertyDependencies?: Record<string, string[]>;
+    }[];
+    pending_operations: unknown[];
+  };
 }
 
 describe("the tool", () => {
@@ -359,6 +372,40 @@ describe("the tool", () => {
       process.kill(pid, "SIGKILL");
       await execa("pkill", ["-KILL", "-f", "pulumi-resource-"], { reject: false });
       await deploying;
+    });
+
+    it("records what was made in the last moment of a killed run", async () => {
+      const namespace = scene.namespaceOf("qa");
+      const service = () => scene.core.readNamespacedService({ namespace, name: "web" });
+      const { metadata: former } = await service();
+      const state = JSON.parse(await scene.state("qa")) as State;
+      const { deployment } = state;
+      const lost = deployment.resources.filter(
+        ({ type, urn }) => type === "kubernetes:core/v1:ConfigMap" || /:Service::web$/.test(urn),
+      );
+      assert.equal(lost.length, 2);
+      const urns = lost.map(({ urn }) => urn);
+      const others = (known: string[]) => known.filter((urn) => !urns.includes(urn));
+      for (const resource of deployment.resources) {
+        resource.dependencies = others(resource.dependencies ?? []);
+        resource.propertyDependencies = Object.fromEntries(
+          Object.entries(resource.propertyDependencies ?? {}).map(([key, all]) => [
+            key,
+            others(all),
+          ]),
+        );
+      }
+      deployment.resources = deployment.resources.filter((resource) => !lost.includes(resource));
+      deployment.pending_operations = lost.map((resource) => ({
+        type: "creating",
+        resource: { ...resource, id: undefined, outputs: undefined },
+      }));
+      const file = join(scene.project.folder, "state", "killed.json");
+      await writeFile(file, JSON.stringify(state));
+      await scene.project.pulumi("stack", "import", "--file", file, "--stack", "qa");
+      const text = await done("ann", "deploy", "qa", "--yes");
+      assert.match(text, /settle what a killed run has left/);
+      assert.equal((await service()).metadata?.uid, former?.uid, "the same Service");
     });
 
     it("carries on after a provider was killed", async () => {
