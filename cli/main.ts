@@ -176,6 +176,11 @@ command(
   .option("--tag <tag>", "the build that was made of the push")
   .option("--source <folder>", "the application's repository, where it is another one");
 command(
+  "preview",
+  "what the stack files would change that differ from a commit's",
+  async (c, options: { base: string }) => (await import("./preview")).preview(c, options),
+).requiredOption("--base <commit>", "such as origin/main");
+command(
   "publish <tag>",
   "push a build under its number, once",
   async (c, tag: string, options: { image: string }) =>

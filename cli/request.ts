@@ -204,7 +204,7 @@ async function cardOf(
 }
 
 /** The policy is approved with the settings, so it is shown with them. */
-function withPolicy(config: StackConfig, allowedSigners: string): Tree {
+export function withPolicy(config: StackConfig, allowedSigners: string): Tree {
   const set = POLICY_KEYS.filter((key) => config[key] !== undefined);
   const policy = Object.fromEntries(set.map((key) => [key, config[key]]));
   const signers = createHash("sha256").update(allowedSigners).digest("hex");
@@ -215,7 +215,7 @@ function withPolicy(config: StackConfig, allowedSigners: string): Tree {
   return { ...config.settings, own: { ...own, ...policy, ...file } };
 }
 
-async function commitsOf(
+export async function commitsOf(
   folder: string,
   { registry: location }: StackConfig,
   former: string | undefined,

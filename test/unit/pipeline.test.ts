@@ -4,6 +4,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { approve } from "../../cli/approve";
 import { pipeline, type PipelineOptions } from "../../cli/pipeline";
+import { preview, type Previewed } from "../../cli/preview";
 import { publish } from "../../cli/publish";
 import { ToolScene } from "../support/tool";
 
@@ -294,6 +295,61 @@ describe("baton pipeline", () => {
       rmSync(join(scene.folder, "pipelines/flow.yaml"));
       await assert.rejects(run("refs/heads/qa"), /the file is missing or empty/);
     });
+  });
+});
+
+describe("baton preview", () => {
+  let scene: ToolScene;
+  beforeEach(async () => {
+    scene = await ToolScene.open(STACKS);
+    scene.git("checkout", "--quiet", "-b", "change");
+  });
+  afterEach(async () => scene.remove());
+
+  const change = (file: string, text: string) => {
+    scene.write(file, text);
+    scene.git("commit", "--quiet", "-am", file);
+  };
+  const run = async () => {
+    const report = await preview(await scene.context(), { base: "main" });
+    return { ...report, environments: report["environments"] as readonly Previewed[] };
+  };
+
+  it("shows what differs from the base, and writes nothing", async () => {
+    change("Pulumi.dev.yaml", STACKS.dev.replace("debug", "info"));
+    const head = scene.git("rev-parse", "HEAD");
+    const { outcome, environments } = await run();
+    assert.equal(outcome, "done");
+    assert.deepEqual(
+      environments.map(({ environment, card }) => [environment, card?.settings]),
+      [["dev", [{ path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" }]]],
+    );
+    assert.equal(scene.git("rev-parse", "HEAD"), head);
+    assert.equal(scene.git("status", "--short"), "");
+    assert.deepEqual(scene.git("tag"), "");
+  });
+
+  it("leaves alone what the base alone has changed, and shows all for what all share", async () => {
+    scene.git("checkout", "--quiet", "main");
+    change("Pulumi.qa.yaml", `${STACKS.qa}  baton:quota: { pods: 5 }\n`);
+    scene.git("checkout", "--quiet", "change");
+    assert.deepEqual((await run()).environments, []);
+    change("Pulumi.yaml", scene.read("Pulumi.yaml").replace("podinfo", "orders"));
+    const all = (await run()).environments.map(({ environment }) => environment);
+    assert.deepEqual(all, ["dev", "qa", "prod"]);
+  });
+
+  it("says which previews fail, and shows the others", async () => {
+    change("Pulumi.yaml", scene.read("Pulumi.yaml").replace("podinfo", "orders"));
+    scene.pulumi("preview-fails", "baton:quota is too small");
+    const { outcome, environments } = await run();
+    assert.equal(outcome, "refused");
+    assert.ok(environments.every(({ problem }) => problem === "baton:quota is too small"));
+  });
+
+  it("needs a base that it has a history with", async () => {
+    const asked = preview(await scene.context(), { base: "--all" });
+    await assert.rejects(asked, /--base is --all; expected a commit/);
   });
 });
 

@@ -1,0 +1,137 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { readFlow } from "../cli/flow";
+import type { Previewed } from "../cli/preview";
+import { Project } from "../ledger/project";
+import { formatCard } from "../release/change-card";
+import { parseRef, rowFor } from "../release/flow";
+
+/*
+ * What only GitHub can do, through its REST API (https://docs.github.com/rest), in a job:
+ *
+ *   comment FILE         the cards that `baton preview --json` printed, as one comment
+ *   pull-request REF     the one that pipelines/flow.yaml wants after a push
+ *
+ * It reads GITHUB_API_URL and GITHUB_REPOSITORY, which every job has, GITHUB_TOKEN, and for a
+ * comment PULL_REQUEST, the number.
+ */
+
+/** By which the comment is found again. */
+const MARK = "<!-- baton preview -->";
+/** Of a comment, in characters; GitHub takes 65,536. */
+const LONGEST = 60_000;
+/** Of one request, in milliseconds. */
+const TIMEOUT = 15_000;
+
+const Comments = z.array(z.object({ id: z.number(), body: z.string().nullish() }));
+const PullRequests = z.array(z.object({ html_url: z.string() }));
+const Created = z.object({ html_url: z.string() });
+
+/** Makes the comment, or brings it up to date. */
+export async function comment(file: string): Promise<void> {
+  const { environments } = JSON.parse(await readFile(file, "utf8")) as {
+    environments?: readonly Previewed[];
+  };
+  const body = bodyOf(environments);
+  const issue = `issues/${variable("PULL_REQUEST")}/comments`;
+  for (let page = 1; ; page += 1) {
+    const comments = Comments.parse(await ask("GET", `${issue}?per_page=100&page=${page}`));
+    const former = comments.find((one) => one.body?.startsWith(MARK));
+    if (former !== undefined) {
+      await ask("PATCH", `issues/comments/${former.id}`, { body });
+      console.log("The comment is up to date.");
+      return;
+    }
+    if (comments.length === 0) break;
+  }
+  await ask("POST", issue, { body });
+  console.log("The comment was made.");
+}
+
+/** Opens a pull request, unless one is open or there is nothing to bring. */
+export async function pullRequest(name: string): Promise<void> {
+  const ref = parseRef(name);
+  const match = ref && rowFor(await readFlow(await Project.open(process.cwd())), ref);
+  const base = match?.row.pullRequest;
+  if (ref === undefined || match === undefined || base === undefined) {
+    console.log(`${name}: no pull request is wanted.`);
+    return;
+  }
+  const head = "tag" in match.row ? match.row.on : ref.name;
+  const owner = variable("GITHUB_REPOSITORY").split("/")[0] ?? "";
+  const question = new URLSearchParams({ state: "open", head: `${owner}:${head}`, base });
+  const [open] = PullRequests.parse(await ask("GET", `pulls?${question.toString()}`));
+  if (open !== undefined) {
+    console.log(`It is open already: ${open.html_url}`);
+    return;
+  }
+  const compared = z
+    .object({ ahead_by: z.number() })
+    .parse(await ask("GET", `compare/${encodeURIComponent(base)}...${encodeURIComponent(head)}`));
+  if (compared.ahead_by === 0) {
+    console.log(`${base} has all of ${head} already.`);
+    return;
+  }
+  const title = `Bring ${head} back to ${base}`;
+  const body = `After ${ref.name}: ${base} gets what was released, and the requests for it.`;
+  const made = await ask("POST", "pulls", { title, head, base, body });
+  console.log(`It was opened: ${Created.parse(made).html_url}`);
+}
+
+/** The comment's text. */
+function bodyOf(environments: readonly Previewed[] | undefined): string {
+  if (environments === undefined) return `${MARK}\nThe preview failed; the job's log says why.`;
+  if (environments.length === 0) return `${MARK}\nNo environment would change.`;
+  const texts = environments.map(({ environment, card, problem }) =>
+    fence(
+      card === undefined ? `${environment}: ${problem ?? "no preview"}` : formatCard(card, 100),
+    ),
+  );
+  const all = `${MARK}\nWhat this would change, if it were deployed now:\n\n${texts.join("\n\n")}`;
+  return all.length <= LONGEST ? all : `${MARK}\n${fence(texts.join("\n").slice(0, LONGEST))}`;
+}
+
+/** As it is: nothing in it can end the block, as the fence is longer than any in it. */
+function fence(text: string): string {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  const mark = "`".repeat(longest + 1);
+  return `${mark}text\n${text}\n${mark}`;
+}
+
+async function ask(method: string, path: string, body?: object): Promise<unknown> {
+  const url = `${variable("GITHUB_API_URL")}/repos/${variable("GITHUB_REPOSITORY")}/${path}`;
+  const response = await fetch(url, {
+    method,
+    headers: {
+      accept: "application/vnd.github+json",
+      authorization: `Bearer ${variable("GITHUB_TOKEN")}`,
+      "x-github-api-version": "2022-11-28",
+    },
+    signal: AbortSignal.timeout(TIMEOUT),
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  if (response.ok) return response.json();
+  throw new Error(
+    `github: ${method} ${path.split("?")[0] ?? ""} answered ${response.status}; expected success. ` +
+      "Check the job's permissions, and for pull requests that the repository lets workflows make them.",
+  );
+}
+
+function variable(name: string): string {
+  const value = process.env[name];
+  if (value) return value;
+  throw new Error(`github: ${name} is not set; expected it in every job. Set it.`);
+}
+
+async function main([command, argument]: readonly string[]): Promise<void> {
+  if (command === "comment" && argument !== undefined) await comment(argument);
+  else if (command === "pull-request" && argument !== undefined) await pullRequest(argument);
+  else throw new Error("github: expected comment FILE or pull-request REF.");
+}
+
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error: unknown) => {
+    console.error(error instanceof Error ? error.message : String(error));
+    process.exitCode = 1;
+  });
+}
