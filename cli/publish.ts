@@ -12,7 +12,8 @@ export interface PublishOptions {
 
 /**
  * `baton publish TAG --image NAME`: pushes a build under its number, once. One that is there is
- * left as it is: of the same revision it is this build, and of another it is refused.
+ * left as it is: of the same revision it is this build, and takes its name on this machine; of
+ * another it is refused.
  */
 export async function publish(
   { project, print, showProgress }: Context,
@@ -42,10 +43,14 @@ export async function publish(
   );
   if ("problems" in checked) throw new Refusal(checked.problems);
   const pushed = checked.ok === "push";
+  const name = `${registry.repository}:${tag}`;
   if (pushed) {
-    const name = `${registry.repository}:${tag}`;
     await docker("tag", image, name);
     await showProgress(`push ${name}`, () => docker("push", "--quiet", name));
+  } else {
+    // What is said of the image from here on is said of the one that others get.
+    await showProgress(`pull ${name}`, () => docker("pull", "--quiet", name));
+    await docker("tag", name, image);
   }
   const digest = existing ?? (await repository.resolve(tag));
   if (digest === undefined) {

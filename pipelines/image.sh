@@ -38,8 +38,9 @@ case ${1:-} in
     ;;
   scan)
     mkdir -p app/reports
-    trivy image --severity HIGH,CRITICAL --format json --output app/reports/trivy.json "$IMAGE"
-    trivy convert --format table --exit-code 1 app/reports/trivy.json
+    # All of it into the report, as others read it too; some of it is too much.
+    trivy image --format json --output app/reports/trivy.json "$IMAGE"
+    trivy convert --format table --severity HIGH,CRITICAL --exit-code 1 app/reports/trivy.json
     ;;
   *)
     echo "image.sh: the command is ${1:-missing}; expected build, check or scan." >&2

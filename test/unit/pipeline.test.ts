@@ -392,6 +392,11 @@ case $1 in image) cat ${scene.folder}/revision ;; push) curl -fsS -X PUT -H cont
     const Labels = (revision: string) => ({ config: { Labels: { [REVISION]: revision } } });
     scene.registry.pushImage(Labels("a".repeat(40)), "build-7");
     assert.equal((await run("build-7"))["pushed"], false);
+    const name = `${scene.registry.host}/podinfo:build-7`;
+    assert.deepEqual(scene.read("docker.log").trim().split("\n").slice(1), [
+      `pull --quiet ${name}`,
+      `tag ${name} app:candidate`,
+    ]);
     scene.registry.pushImage(Labels("b".repeat(40)), "build-8");
     await assert.rejects(run("build-8"), /holding it already, built from b+; expected no such tag/);
     assert.doesNotMatch(scene.read("docker.log"), /^push/m);
