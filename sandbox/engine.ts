@@ -25,6 +25,8 @@ export interface Place {
   readonly registry?: string;
   /** Put before the environments' names to name their namespaces, such as `baton-`. */
   readonly namespacePrefix?: string;
+  /** The service in `app/` is carried, in podinfo's place. */
+  readonly app?: boolean;
 }
 
 /** The version of the user's own `pulumi`, or `undefined` when there is none or it is too old. */
@@ -200,13 +202,15 @@ interface Overlay {
 }
 
 async function writeProject(folder: string, place: Place): Promise<string[]> {
-  const overlay = parse(await readFile(join(ROOT, "sandbox/overlay.yaml"), "utf8")) as Overlay;
+  const overlays = await readOverlays(place);
   const own = ownPlace(place);
 
   const project = await readDocument(join(ROOT, "Pulumi.yaml"));
   project.set("main", relative(folder, ROOT));
   project.setIn(["plugins", "providers", 0, "path"], relative(folder, join(ROOT, "provider")));
-  overlayTree(project, ["config", "baton:defaults", "value"], overlay.defaults);
+  for (const { defaults } of overlays) {
+    overlayTree(project, ["config", "baton:defaults", "value"], defaults);
+  }
   overlayTree(project, ["config", "baton:defaults", "value"], own.defaults);
   await writeFile(join(folder, "Pulumi.yaml"), project.toString());
 
@@ -215,7 +219,8 @@ async function writeProject(folder: string, place: Place): Promise<string[]> {
     const stack = /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1];
     if (stack === undefined) continue;
     const document = await readDocument(join(ROOT, file));
-    for (const tree of [overlay.stacks, overlay[stack] ?? {}, own.stack(stack)]) {
+    const trees = overlays.flatMap((overlay) => [overlay.stacks, overlay[stack] ?? {}]);
+    for (const tree of [...trees, own.stack(stack)]) {
       overlayTree(document, ["config"], tree);
     }
     const former = await readDocument(join(folder, file)).catch(() => undefined);
@@ -237,6 +242,12 @@ function secretKeys(document: Document | undefined): string[] {
   const isSecret = (value: unknown) =>
     typeof value === "object" && value !== null && "secure" in value;
   return Object.keys(config).filter((key) => isSecret(config[key]));
+}
+
+async function readOverlays({ app = false }: Place): Promise<Overlay[]> {
+  const names = ["overlay.yaml", ...(app ? ["overlay-orders.yaml"] : [])];
+  const read = (name: string) => readFile(join(ROOT, "sandbox", name), "utf8");
+  return Promise.all(names.map(async (name) => parse(await read(name)) as Overlay));
 }
 
 /** What a cluster and a registry of the user's own change. */

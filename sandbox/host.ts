@@ -63,10 +63,16 @@ export function unfit(): string | undefined {
   return undefined;
 }
 
-/** Installs and unpacks what Debian has; says what it installs. */
-export async function installPackages(say: (text: string) => void): Promise<void> {
+/**
+ * Installs and unpacks what Debian has; says what it installs.
+ * @param more To be installed where missing, too: programs by their package.
+ */
+export async function installPackages(
+  say: (text: string) => void,
+  more: Readonly<Record<string, string>> = {},
+): Promise<void> {
   const missing: string[] = [];
-  for (const [program, name] of Object.entries(INSTALLED)) {
+  for (const [program, name] of Object.entries({ ...INSTALLED, ...more })) {
     if (!(await onPath(program))) missing.push(name);
   }
   const complete = join(DEBIAN, "complete");

@@ -19,6 +19,7 @@ import { splitRepository } from "../registry/reference";
 import { goBuild, IMAGES, TRIAL, type Part } from "./build";
 import type { Place } from "./engine";
 import { BIN, DEBIAN, libraries, REGISTRY, ROOT } from "./folder";
+import { buildOrders } from "./orders";
 
 /** The commit of podinfo that the module pins, and its time. */
 const PODINFO_REVISION = "e86405a8674e";
@@ -50,29 +51,34 @@ export interface Targets {
   readonly app: readonly Target[];
   /** The image with the suites, by its whole name. */
   readonly tests: readonly { readonly target: Target; readonly tag: string }[];
+  /** It is the service in `app/`; podinfo unless set. */
+  readonly orders?: boolean;
 }
 
 /**
  * The sandbox's node pulls every image from its own registry, whatever the name says; a registry of
  * the user's own is pushed to as well, and there the suites go into the app's repository.
  */
-export function targetsOf({ context, registry }: Place): Targets {
+export function targetsOf({ context, registry, app: orders = false }: Place): Targets {
   const inSandbox = (name: string) => ({ repository: `${REGISTRY}/${name}`, plainHttp: true });
   if (registry === undefined) {
-    return {
-      app: [inSandbox("podinfo")],
-      tests: [{ target: inSandbox("podinfo-tests"), tag: "1" }],
-    };
+    const name = orders ? "orders" : "podinfo";
+    const tests = [{ target: inSandbox(`${name}-tests`), tag: "1" }];
+    return { app: [inSandbox(name)], tests, orders };
   }
   const own = { repository: registry, plainHttp: false };
   const copy = context === undefined ? [inSandbox(splitRepository(registry).name)] : [];
   const app = [own, ...copy];
-  return { app, tests: app.map((target) => ({ target, tag: "tests-1" })) };
+  return { app, tests: app.map((target) => ({ target, tag: "tests-1" })), orders };
 }
 
 /** Builds the sample app as build number `build` and pushes it, unless that build is there. */
-export async function pushBuild(build: number, { app }: Targets): Promise<void> {
+export async function pushBuild(build: number, { app, orders = false }: Targets): Promise<void> {
   for (const target of app) {
+    if (orders) {
+      await pushLayout(`build-${build}`, target, (layout) => buildOrders(build, layout));
+      continue;
+    }
     await pushOnce(`build-${build}`, target, async (folder) => {
       const podinfo = IMAGES.find(({ module }) => module === "podinfo") as Part;
       const packagePath = podinfo.programs["podinfo"] ?? "";
@@ -113,8 +119,8 @@ export async function pushTrial(build: number, fault: string, { app }: Targets):
 }
 
 /** Pushes the image with the suites, unless it is there. */
-export async function pushTests({ tests }: Targets): Promise<void> {
-  const folder = join(ROOT, "sandbox/suites");
+export async function pushTests({ tests, orders = false }: Targets): Promise<void> {
+  const folder = join(ROOT, orders ? "app/suites" : "sandbox/suites");
   const suites = (await readdir(folder)).map((name) => [`suites/${name}`, join(folder, name)]);
   const files = { "bin/k6": join(BIN, "k6"), ...(Object.fromEntries(suites) as Image["files"]) };
   for (const { target, tag } of tests) {
@@ -168,8 +174,17 @@ export async function pushImage(tag: string, target: Target, image: Image): Prom
 
 async function pushOnce(
   tag: string,
-  { repository, plainHttp }: Target,
+  target: Target,
   make: (folder: string) => Promise<Image>,
+): Promise<void> {
+  await pushLayout(tag, target, async (layout, folder) => writeLayout(layout, await make(folder)));
+}
+
+/** Pushes what is written as an OCI layout, unless the tag is there. */
+async function pushLayout(
+  tag: string,
+  { repository, plainHttp }: Target,
+  write: (layout: string, folder: string) => Promise<void>,
 ): Promise<void> {
   const reference = `${repository}:${tag}`;
   const insecure = plainHttp ? ["--insecure"] : [];
@@ -180,7 +195,7 @@ async function pushOnce(
   const folder = await mkdtemp(join(tmpdir(), "baton-image-"));
   try {
     const layout = join(folder, "layout");
-    await writeLayout(layout, await make(folder));
+    await write(layout, folder);
     await execa(join(BIN, "crane"), ["push", ...insecure, layout, reference]);
   } catch (error) {
     if (!(error instanceof ExecaError)) throw error;

@@ -7,12 +7,14 @@ import { installedPulumi, Project, type Place } from "./engine";
 import { LOGS, SANDBOX } from "./folder";
 import { installPackages, isUp, nodePid, SERVICES, start, stop, unfit } from "./host";
 import { pushBuild, pushPause, pushPostgresClient, pushTests, targetsOf } from "./images";
+import { BUILDER, connectDatabases } from "./orders";
 import { showOnTerminal } from "./progress";
 import { readEnvironments, walkPath, type EnvironmentStatus } from "./path";
 
 interface Options {
   readonly context?: string;
   readonly registry?: string;
+  readonly app?: boolean;
 }
 
 const program = new Command("sandbox")
@@ -24,12 +26,18 @@ const ownCluster = () =>
   new Option("--context <name>", "use this cluster of your kubeconfig instead of the sandbox's");
 const ownRegistry = () =>
   new Option("--registry <host/name>", "use this repository of your registry instead");
+const ownService = () =>
+  new Option(
+    "--app",
+    "carry the service in app/, with its databases, instead of podinfo",
+  ).conflicts(["context", "registry"]);
 
 program
   .command("run", { isDefault: true })
   .description("start it, push build-1 and carry it through every environment")
   .addOption(ownCluster())
   .addOption(ownRegistry())
+  .addOption(ownService())
   .action(async (options: Options) => {
     const began = Date.now();
     const place = checkPlace(options);
@@ -39,7 +47,7 @@ program
       { title: "push build-1", task: () => pushBuild(1, targets) },
       { title: "push the suites", task: () => pushTests(targets) },
     ]);
-    const project = await Project.open("project", place);
+    const project = await openProject(place);
     await showOnTerminal(walkPath(project, "build-1", "v1.0.0"));
     await project.commit("Carry build-1 through every environment");
     printTable(await readEnvironments(project, place));
@@ -50,6 +58,7 @@ program
   .command("push <number>")
   .description("push another build, for dev to take")
   .addOption(ownRegistry())
+  .addOption(ownService())
   .action(async (number: string, options: Options) => {
     const build = Number(number);
     if (!Number.isSafeInteger(build) || build < 1)
@@ -67,11 +76,12 @@ program
   .description("start it, or mend it; what runs already stays as it is")
   .addOption(ownCluster())
   .addOption(ownRegistry())
+  .addOption(ownService())
   .action(async (options: Options) => {
     const began = Date.now();
     const place = checkPlace(options);
     await prepare(place);
-    await Project.open("project", place);
+    await openProject(place);
     console.log(`The sandbox is up after ${duration(Date.now() - began)}.`);
   });
 
@@ -88,7 +98,8 @@ program
   .command("status")
   .description("say whether it runs, and what runs on it")
   .option("--json", "print it as JSON")
-  .action(async ({ json = false }: { json?: boolean }) => {
+  .addOption(ownService())
+  .action(async ({ json = false, app = false }: { json?: boolean; app?: boolean }) => {
     refuseIfUnfit();
     if (!(await isUp())) {
       const half = (await nodePid()) === undefined ? "is down" : "is not healthy";
@@ -96,7 +107,8 @@ program
       process.exitCode = 1;
       return;
     }
-    const environments = await readEnvironments(await Project.open("project", {}), {});
+    const place = checkPlace({ app });
+    const environments = await readEnvironments(await openProject(place), place);
     // All of them answer, or it would not be up.
     const services = Object.entries(SERVICES).map(([name, { address }]) => ({ name, address }));
     if (json) {
@@ -106,6 +118,14 @@ program
     printTable(environments);
     for (const { name, address } of services) console.log(`${name}: ${address}`);
   });
+
+/** Each service has a project of its own: both may stand on one sandbox. */
+async function openProject(place: Place): Promise<Project> {
+  if (place.app !== true) return Project.open("project", place);
+  const project = await Project.open("orders", place);
+  await connectDatabases(project);
+  return project;
+}
 
 /** Builds and starts whatever the place does not have. */
 async function prepare(place: Place): Promise<void> {
@@ -120,7 +140,11 @@ async function prepare(place: Place): Promise<void> {
   if (!ownCluster) {
     list.push({
       title: "Debian packages",
-      task: (_, task) => installPackages((text) => (task.title = `Debian packages: ${text}`)),
+      task: (_, task) =>
+        installPackages(
+          (text) => (task.title = `Debian packages: ${text}`),
+          place.app === true ? BUILDER : {},
+        ),
     });
   }
   if (missing.length > 0) {
@@ -160,7 +184,7 @@ function buildTasks(parts: readonly Part[]): ListrTask[] {
   }));
 }
 
-function checkPlace({ context, registry }: Options): Place {
+function checkPlace({ context, registry, app = false }: Options): Place {
   if (context !== undefined && registry === undefined) {
     program.error(
       "sandbox: --context alone: your cluster cannot reach the sandbox's registry; give --registry HOST/NAME too",
@@ -175,6 +199,7 @@ function checkPlace({ context, registry }: Options): Place {
     // `dev` may well be somebody's namespace on a cluster that is used for other things.
     ...(context === undefined ? {} : { context, namespacePrefix: "baton-" }),
     ...(registry === undefined ? {} : { registry }),
+    ...(app ? { app, namespacePrefix: "orders-" } : {}),
   };
 }
 

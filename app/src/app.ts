@@ -1,6 +1,5 @@
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import fastify, { type FastifyError, type FastifyInstance } from "fastify";
-import type { Registry } from "prom-client";
 import type { Config } from "./config.js";
 import { injectFault, parseFault } from "./faults.js";
 import { createRegistry, measureRequests } from "./metrics.js";
@@ -15,7 +14,6 @@ export interface Behind {
 
 export interface App {
   readonly server: FastifyInstance;
-  readonly registry: Registry;
   /** From now on clients are told to go elsewhere, though their requests are still answered. */
   readonly drain: () => void;
 }
@@ -57,6 +55,7 @@ export async function createApp(settings: Settings, { store, payments }: Behind)
     version,
     revision,
     isDraining,
+    // Probes would drown the requests of users.
     logLevel: settings.LOG_LEVEL === "info" ? "warn" : settings.LOG_LEVEL,
   });
   await server.register(async (api) => {
@@ -75,5 +74,5 @@ export async function createApp(settings: Settings, { store, payments }: Behind)
       }),
     );
   });
-  return { server, registry, drain: () => (draining = true) };
+  return { server, drain: () => (draining = true) };
 }
