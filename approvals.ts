@@ -4,6 +4,7 @@ import { isAbsolute, join } from "node:path";
 import { isSecretKey, type StackConfig } from "./config";
 import type { Release } from "./release/eligibility";
 import { formatProblems, type Problem } from "./release/problem";
+import type { DatabasePlan } from "./release/schema";
 
 /** Its value is the reason to deploy without the approvals that are needed. */
 const BREAK_GLASS = "BATON_BREAK_GLASS";
@@ -15,6 +16,7 @@ const BREAK_GLASS = "BATON_BREAK_GLASS";
 export async function checkApprovals(
   { environment }: StackConfig,
   release: Release,
+  database: DatabasePlan | undefined,
 ): Promise<{ readonly problems: readonly Problem[]; readonly breakGlass?: string }> {
   if (pulumi.runtime.isDryRun()) return { problems: [] };
   // Loaded for deployments only: previews are many.
@@ -24,6 +26,7 @@ export async function checkApprovals(
     environment,
     given: givenConfig(),
     digest: release.digest,
+    change: database?.kind === "forward" ? database.change : undefined,
     now: new Date(),
   }).catch((error: unknown) => [unreadable(environment, error)]);
   const breakGlass = process.env[BREAK_GLASS]?.trim();

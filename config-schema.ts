@@ -154,6 +154,78 @@ const suite = z.strictObject({
   }),
 });
 
+/** What runs to its end in a Job of the database's. */
+const step = {
+  /** The release's own image unless given; a name without a registry is in `baton:registry`'s. */
+  image: text.optional(),
+  command: command.optional(),
+  args: command.optional(),
+  timeoutSeconds: seconds.default(300),
+  resources: resources.default({
+    requests: { cpu: "50m", memory: "64Mi" },
+    limits: { cpu: "500m", memory: "256Mi" },
+  }),
+};
+
+/** The environment's PostgreSQL. */
+const database = z.strictObject({
+  /** The secret setting that holds its URL. */
+  url: text,
+  /** An image with psql, pg_dump and pg_restore, no older than the server, and a shell. */
+  client: text,
+  /** SQL that gives the version of the schema, one whole number. */
+  version: text,
+  /** Whether another environment's database feeds it: nothing here changes it then. */
+  follower: z.boolean({ error: "true or false" }).default(false),
+  migration: z.strictObject({
+    ...step,
+    /** From the release being left, back to the version SCHEMA_TARGET; see `policy.allowDown`. */
+    down: command.optional(),
+  }),
+  /** Runs after each migration. */
+  integrity: z.strictObject(step).optional(),
+  backup: z.strictObject({
+    /** Where the backups are: a claim that is made, or one that something else keeps. */
+    volume: z.union(
+      [
+        z.strictObject({ size: quantity, storageClass: text.optional() }),
+        z.strictObject({ existing: text }),
+      ],
+      { error: "size and storageClass, or existing" },
+    ),
+    /** How many of the newest before releases, and of the scheduled ones. */
+    keep: z
+      .strictObject({
+        releases: count.min(2, "a whole number from 2").default(10),
+        scheduled: count.min(1, "a whole number from 1").default(7),
+      })
+      .prefault({}),
+    /** When, beside those before migrations, in cron's five fields. */
+    schedule: text.optional(),
+    timeoutSeconds: seconds.default(900),
+    resources: step.resources,
+  }),
+  /** Other data in place of what is there; never where people approve what is deployed. */
+  refresh: z
+    .strictObject({
+      /** A backup of the volume, such as an anonymised one; else the database starts empty. */
+      dump: text.optional(),
+      /** Runs after the migration, and fills it. */
+      seed: command.optional(),
+      /** In cron's five fields; on demand only unless given. */
+      schedule: text.optional(),
+    })
+    .optional(),
+  policy: z
+    .strictObject({
+      /** Whether a migration that was applied in part is undone by its backup. */
+      restoreHalfApplied: z.boolean({ error: "true or false" }).default(false),
+      /** Whether the way back may run `migration.down`. */
+      allowDown: z.boolean({ error: "true or false" }).default(false),
+    })
+    .prefault({}),
+});
+
 /** Where the value of a secret comes from. */
 const secret = z.discriminatedUnion("source", [
   /** Pulumi's encrypted config: `pulumi config set --secret NAME`. */
@@ -207,6 +279,13 @@ const approval = z.strictObject({
     .strictObject({
       /** Keys of `settings.config` that may differ, too. */
       settings: z.array(text).default([]),
+    })
+    .optional(),
+  /** In place of `required` and `from`, for what crosses a point of no return of the database. */
+  irreversible: z
+    .strictObject({
+      required: count.min(1, "a whole number from 1"),
+      from: z.array(email).optional(),
     })
     .optional(),
   /** The fast lane of `baton request --hotfix`; closed unless given. */
@@ -492,6 +571,7 @@ export const Config = z.strictObject({
     })
     .default({ config: {}, secrets: {} }),
   workloads: z.record(name, workload),
+  database: database.optional(),
   rollout: z
     .strictObject({
       strategy: z.enum(["rolling"]).default("rolling"),
@@ -536,6 +616,7 @@ export type ProbeConfig = z.infer<typeof probe>;
 export type ExposureConfig = z.infer<typeof exposure>;
 export type EntrancesConfig = NonNullable<Config["entrances"]>;
 export type SuiteConfig = z.infer<typeof suite>;
+export type DatabaseConfig = z.infer<typeof database>;
 export type SecretConfig = z.infer<typeof secret>;
 export type ResourcesConfig = z.infer<typeof resources>;
 export type EntranceConfig = z.infer<typeof entrance>;

@@ -286,6 +286,8 @@ function unwrap(schema: unknown): object {
 const SLACK_TOKEN = "slack:token";
 /** Keys that a secret of the settings cannot have: they mean something else. */
 const RESERVED_KEYS = [...KEYS, "defaults", "registryPassword", "tlsCertificate", "tlsKey"];
+/** The component that runs for the database. */
+const RESERVED_WORKLOAD = "database";
 /** Names of network policies that every namespace has, or may have. */
 const RESERVED_POLICIES = ["default", "verification"];
 
@@ -384,6 +386,7 @@ function crossCheck(where: string, config: Config): Problem[] {
     );
   }
   problems.push(...workloadProblems(where, config), ...suiteProblems(where, config));
+  problems.push(...databaseProblems(where, config));
   problems.push(...quotaProblems(where, config));
   return problems;
 }
@@ -592,6 +595,55 @@ function suiteProblems(where: string, config: Config): Problem[] {
       const fix = `Give ${suite.target} an exposure, or set through to service`;
       add(`suites.${name}.through`, "exposure", "a target with an exposure", fix);
     }
+  }
+  return problems;
+}
+
+function databaseProblems(where: string, config: Config): Problem[] {
+  const { database, settings, approval, workloads } = config;
+  if (database === undefined) return [];
+  const problems: Problem[] = [];
+  const add = (key: string, value: string, expected: string, fix: string) =>
+    problems.push({ where, property: `baton:database.${key}`, value, expected, fix });
+
+  const source = settings.secrets[database.url]?.source;
+  if (source === undefined || source === "random") {
+    const expected = "the name of a secret setting that holds the database's URL";
+    const fix = `Declare it under baton:settings.secrets with source: config, and set it with \`pulumi config set --secret NAME --stack ${where}\``;
+    const isName = /^\w+$/.test(database.url);
+    add("url", isName ? database.url : "not shown, as it may be secret", expected, fix);
+  }
+  if (RESERVED_WORKLOAD in workloads) {
+    problems.push({
+      where,
+      property: `baton:workloads.${RESERVED_WORKLOAD}`,
+      value: "the name of what runs for the database",
+      expected: "another name",
+      fix: "Rename the workload",
+    });
+  }
+  if (database.policy.allowDown && database.migration.down === undefined) {
+    const fix = "Give the command that migrates down, or set allowDown to false";
+    add("policy.allowDown", "true", "baton:database.migration.down beside it", fix);
+  }
+  const { refresh, follower } = database;
+  if (refresh !== undefined) {
+    if (refresh.dump === undefined && refresh.seed === undefined) {
+      add("refresh", "empty", "dump, seed or both", "Say what the data is, or remove it");
+    }
+    if (approval.required > 0) {
+      const expected = "no value where baton:approval.required is more than 0";
+      const fix =
+        "What people have to approve is not for data to be thrown away in: remove it, or set it to null here";
+      add("refresh", "set", expected, fix);
+    }
+    if (follower) {
+      add("refresh", "set", "no value for a follower", "Its data are the other's: remove it");
+    }
+  }
+  if (follower && database.backup.schedule !== undefined) {
+    const fix = "Back up the database that feeds it, and set it to null here";
+    add("backup.schedule", database.backup.schedule, "no value for a follower", fix);
   }
   return problems;
 }

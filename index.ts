@@ -8,10 +8,10 @@ export = async () => {
 
   const config = readConfig();
   // The registry and the cluster answer while the SDKs are loaded.
-  const [{ release, breakGlass }, { createInfra }] = await Promise.all([
+  const [{ release, database, breakGlass }, { createInfra }] = await Promise.all([
     preflight(config),
     import("./infra"),
   ]);
-  const outputs = await createInfra(config, release);
+  const outputs = await createInfra(config, release, database);
   return breakGlass === undefined ? outputs : { ...outputs, breakGlass };
 };

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { Database } from "./components/database";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
 import {
@@ -22,6 +23,7 @@ import { splitRepository } from "./registry/reference";
 import { formatProblems } from "./release/problem";
 import type { Suite } from "./release/change-card";
 import type { Release } from "./release/eligibility";
+import type { DatabasePlan, SchemaRecord } from "./release/schema";
 
 /** A stack's outputs. */
 export interface Outputs {
@@ -31,6 +33,8 @@ export interface Outputs {
   readonly earnedTag?: pulumi.Output<string>;
   /** How the release's suites ended. */
   readonly suites?: pulumi.Output<Suite[]>;
+  /** What its database holds, where it declares one. */
+  readonly schema?: pulumi.Output<SchemaRecord | undefined>;
   readonly namespace: pulumi.Output<string>;
   /** ARNs of the roles that this stack has made, by what they are for. */
   readonly roles?: Readonly<Record<string, pulumi.Output<string>>>;
@@ -45,9 +49,10 @@ export interface Outputs {
 export async function createInfra(
   config: StackConfig,
   release: Release | undefined,
+  database?: DatabasePlan,
 ): Promise<Outputs> {
   const roles = await declareShared(config);
-  const outputs = declareEnvironment(config, release);
+  const outputs = declareEnvironment(config, release, database);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
@@ -106,7 +111,11 @@ async function readSettings({
   return Object.fromEntries(found);
 }
 
-function declareEnvironment(config: StackConfig, release: Release | undefined): Outputs {
+function declareEnvironment(
+  config: StackConfig,
+  release: Release | undefined,
+  databasePlan: DatabasePlan | undefined,
+): Outputs {
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;
@@ -149,6 +158,17 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
     placed,
   );
 
+  const database = declareDatabase(config, databasePlan, promoted, {
+    release,
+    settings,
+    serviceAccount: place.serviceAccount,
+    labels,
+  });
+  // Whatever fails there leaves what runs as it is.
+  const rollsOut = {
+    ...promoted,
+    dependsOn: [place, ...(database === undefined ? [] : [database])],
+  };
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
       namespace,
@@ -161,7 +181,7 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
       labels,
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
-    return { name, workload, component: new Workload(name, args, promoted) };
+    return { name, workload, component: new Workload(name, args, rollsOut) };
   });
   const exposures = workloads.flatMap(({ name, workload, component }) => {
     if (workload.exposure === undefined || config.entrances === undefined) return [];
@@ -233,9 +253,40 @@ function declareEnvironment(config: StackConfig, release: Release | undefined): 
     release: earnedTag.apply(() => release),
     earnedTag,
     suites,
+    ...(database?.isRecorded === true ? { schema: recordOf(database, earnedTag) } : {}),
     namespace: place.namespace,
     ...(url === undefined ? {} : { url }),
   };
+}
+
+/** What happens to the database ahead of the rollout; nothing where there is none to change. */
+function declareDatabase(
+  config: StackConfig,
+  plan: DatabasePlan | undefined,
+  opts: pulumi.ComponentResourceOptions,
+  deployed: {
+    readonly release: Release;
+    readonly settings: Settings;
+    readonly serviceAccount: pulumi.Input<string>;
+    readonly labels: Readonly<Record<string, string>>;
+  },
+): Database | undefined {
+  const { database, environment, registry, cluster } = config;
+  if (database === undefined || plan === undefined) return undefined;
+  const urlKey = deployed.settings.keyOf(database.url, config.settings);
+  if (urlKey === undefined) return undefined;
+  const { context } = cluster;
+  const args = { environment, namespace: config.namespaceName, context, database, registry, plan };
+  const settings = deployed.settings.container;
+  return new Database("database", { ...args, ...deployed, settings, urlKey }, opts);
+}
+
+/** Known only after the tag, as the release itself. */
+function recordOf(
+  { schema }: Database,
+  earnedTag: pulumi.Output<string>,
+): pulumi.Output<SchemaRecord | undefined> {
+  return pulumi.all([schema, earnedTag]).apply(([record]) => record);
 }
 
 function serviceUrl(config: StackConfig, workload: string): string {

@@ -5,9 +5,11 @@ import { Refusal, type StackConfig } from "./config";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
 import { findScan } from "./registry/scans";
+import { planDatabase } from "./database-plan";
 import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
 import { formatProblem, formatProblems } from "./release/problem";
 import { scanTerm } from "./release/scan";
+import type { DatabasePlan } from "./release/schema";
 
 /**
  * Finds out which release the stack may deploy, before any resource.
@@ -25,14 +27,17 @@ export async function preflight(config: StackConfig): Promise<Cleared> {
   ];
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return { release: undefined };
-  const approvals = await checkApprovals(config, release.ok);
+  const database = await planDatabase(config, release.ok);
+  const approvals = await checkApprovals(config, release.ok, database);
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
-  return { release: release.ok, breakGlass: approvals.breakGlass };
+  return { release: release.ok, database, breakGlass: approvals.breakGlass };
 }
 
 /** What may be deployed; no release where there is only a foundation to make. */
 export interface Cleared {
   readonly release: Release | undefined;
+  /** What it means for the environment's database; nothing where it has none to change. */
+  readonly database?: DatabasePlan | undefined;
   /** Why it may be without the approvals it needs. */
   readonly breakGlass?: string | undefined;
 }

@@ -17,6 +17,7 @@ import {
 } from "./context";
 import { readFacts } from "./facts";
 import { announceRequest } from "./requested";
+import { schemaFacts } from "./schema";
 import { startRun } from "./start";
 
 /** `baton approve ENV`: a person's word for the latest request. */
@@ -96,8 +97,11 @@ async function approvalsFor(context: Context, request: Request) {
     ledger.outcomes(environment),
     project.config(environment),
   ]);
-  const last = await lastDeployed(project, ledger, environment, outcomes);
-  return approvalsOf(project, ledger, request, present, last, now());
+  const [last, { change }] = await Promise.all([
+    lastDeployed(project, ledger, environment, outcomes),
+    schemaFacts(context, environment, present, request),
+  ]);
+  return approvalsOf(project, ledger, request, present, last, change, now());
 }
 
 /** Says what is still missing, here and to others. */

@@ -3,6 +3,7 @@ import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import type { Operation } from "../release/operations";
 import { shortHash } from "../release/plan";
+import { refusalIn } from "../release/schema";
 import { targetOf, type Target } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
@@ -264,6 +265,14 @@ export async function wayBack(
     await publish(context);
     await end(context, environment);
     return { outcome: "went-back", ...report, ref };
+  }
+  const refusal = refusalIn(back.up.reason);
+  if (refusal !== undefined) {
+    print(`${environment}: ${tag} failed, and there is no way back to ${former.tag}: ${refusal}`);
+    await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: false });
+    await publish(context);
+    await end(context, environment);
+    return { outcome: "failed", ...report, refused: refusal, log: back.up.log };
   }
   print(back.up.reason);
   print(

@@ -19,6 +19,7 @@ import { shortDigest } from "../release/plan";
 import { scanTerm, type ScanAnswer } from "../release/scan";
 import { parseTag } from "../release/tags";
 import type { Context } from "./context";
+import { schemaFacts, type SchemaFacts } from "./schema";
 import type { Facts } from "./facts";
 
 /** What moves. */
@@ -160,6 +161,8 @@ export interface Gate {
   readonly terms: readonly Term[];
   /** What the image's scan says, where the environment asks for it. */
   readonly scan: ScanAnswer | undefined;
+  /** What it does to the database. */
+  readonly schema: SchemaFacts;
   readonly approvals: Approvals;
 }
 
@@ -172,17 +175,21 @@ export async function gateOf(
   const { project, ledger } = context;
   const { environment } = request;
   const config = project.parse(environment, stackFile);
-  const [plan, last] = await Promise.all([
+  const [plan, schema, last] = await Promise.all([
     planTerm(project, ledger, request, stackFile),
+    schemaFacts(context, environment, config, request),
     facts.lastDeployed(environment),
   ]);
   const scan = config.scan && (await scanOf(config, request.digest));
   const [approvals, registry, scanned, movement] = await Promise.all([
-    approvalsOf(project, ledger, request, config, last, context.now()),
+    approvalsOf(project, ledger, request, config, last, schema.change, context.now()),
     registryTerms(environment, config, request),
     scan === undefined ? [] : scanTerms(context, environment, config, request.digest, scan),
     movementTerms(context, environment, config, request, facts),
   ]);
-  const terms = [...registry, ...scanned, plan, ...approvals.terms, ...movement];
-  return { terms, scan, approvals };
+  const terms = [
+    ...[...registry, ...scanned, plan],
+    ...[...schema.terms, ...approvals.terms, ...movement],
+  ];
+  return { terms, scan, schema, approvals };
 }

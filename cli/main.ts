@@ -6,6 +6,7 @@ import type { DeployOptions } from "./deploy";
 import type { NotifyOptions } from "./notify";
 import { showNothing } from "./progress";
 import type { RequestOptions } from "./request";
+import type { RestoreOptions } from "./restore";
 import type { RecordOptions } from "./record";
 import type { RollbackOptions } from "./rollback";
 
@@ -119,6 +120,21 @@ command(
   async (c, env: string, options: RollbackOptions) =>
     (await import("./rollback")).rollback(c, env, options),
 ).option("--to <tag>", "to this one, which was deployed here before");
+command(
+  "restore <env>",
+  "list the backups of a database, or restore one",
+  async (c, env: string, options: RestoreOptions) =>
+    (await import("./restore")).restore(c, env, options),
+)
+  .option("--backup <name>", "the one to restore")
+  .option("--yes", "into an empty database: without asking")
+  .option("--overwrite-live", "with --yes: in place of what the database holds");
+command(
+  "refresh <env>",
+  "put fresh data into a database whose data nobody needs",
+  async (c, env: string, options: { yes?: boolean }) =>
+    (await import("./restore")).refresh(c, env, options),
+).option("--yes", "without asking");
 command(
   "abort <env>",
   "stop a running rollout, from any machine",

@@ -70,6 +70,16 @@ const Outputs = z.object({
       }),
     )
     .optional(),
+  /** What its database holds. */
+  schema: z
+    .object({
+      version: z.number(),
+      points: z.array(
+        z.object({ version: z.number(), kind: z.enum(["contract", "irreversible"]) }),
+      ),
+      backup: z.string().optional(),
+    })
+    .optional(),
   /** Why it was deployed without the approvals it needs. */
   breakGlass: z.string().optional(),
 });
@@ -242,6 +252,22 @@ export class Pulumi {
       reason: run.succeeded ? "" : clean(diagnostics(run.output)),
       lockedBy,
     };
+  }
+
+  /**
+   * Takes what is gone from the cluster out of the state, of these resources only.
+   * @returns whether it could: somebody else may be at work on the stack.
+   */
+  async forget(
+    stack: string,
+    stackFile: string,
+    urns: readonly string[],
+    show: (line: string) => void,
+  ): Promise<boolean> {
+    const targets = urns.flatMap((urn) => ["--target", urn]);
+    const args = ["refresh", "--yes", "--skip-preview", ...targets];
+    const run = await this.runs.start(this.folder, stack, stackFile, args, show);
+    return run.succeeded;
   }
 
   /**

@@ -152,7 +152,8 @@ async function deploymentOf(
   const present = there?.config ?? project.parse(environment, stackFile);
   // As it was when the program let it through: words may expire.
   const at = update.startedAt;
-  const approvals = await approvalsOf(project, ledger, request, present, last, at);
+  // What it did to the database is done; the program has asked for the approval which that needs.
+  const approvals = await approvalsOf(project, ledger, request, present, last, undefined, at);
   const words = approvals.terms.find(({ name }) => name === "approvals");
   const isApproved = words?.state === "passes";
   const outcomes = facts.outcomesOf(environment);

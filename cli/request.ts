@@ -198,7 +198,8 @@ async function cardOf(
     suites: given?.earnedTag === tag ? (given.suites ?? []) : [],
     scan: describeScan(scan, config.scan, now()),
     notes: made.notes,
-    routine: extraordinary.length === 0,
+    schema: gate.schema.says,
+    routine: extraordinary.length === 0 && gate.schema.change === undefined,
     missing,
   };
 }

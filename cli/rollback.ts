@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { writeAtomically } from "../ledger/stack-file";
 import { Refusal } from "../ledger/refusal";
+import { refusalIn } from "../release/schema";
 import { wayBack } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunWayBack } from "./begun";
@@ -77,6 +78,13 @@ async function attempt(
   const { text, up } = await goBack(context, environment, stackFile, target, left.tag);
   if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
   const summary = { environment, ...target, left };
+  const refusal = up.succeeded ? undefined : refusalIn(up.reason);
+  if (refusal !== undefined) {
+    // Asked before anything else: what runs is as it was.
+    print(`${environment}: there is no way back to ${target.tag}: ${refusal}`);
+    await end(context, environment);
+    return { outcome: "refused", ...summary, reason: refusal, log: up.log };
+  }
   if (!up.succeeded) {
     print(up.reason);
     print(

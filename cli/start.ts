@@ -17,9 +17,10 @@ export async function startRun(context: Context, request: Request, facts: Facts)
   const { environment } = request;
   const config = await project.config(environment);
   const [approvals, movement] = await Promise.all([
-    facts
-      .lastDeployed(environment)
-      .then((last) => approvalsOf(project, ledger, request, config, last, context.now())),
+    facts.lastDeployed(environment).then((last) =>
+      // The program, which asks the registry, knows what it does to the database.
+      approvalsOf(project, ledger, request, config, last, undefined, context.now()),
+    ),
     movementTerms(context, environment, config, request, facts),
   ]);
   const people = approvals.terms.filter(

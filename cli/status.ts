@@ -13,6 +13,7 @@ import { movementTerms, type Moving } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { unreviewedOf } from "./sign-off";
 import { isColoured, lengthOf, markOf, plain, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
+import { schemaFacts } from "./schema";
 import { newsOf, runsBy, type News } from "./updates";
 
 /** One environment at a glance; times in ISO 8601. */
@@ -171,9 +172,13 @@ async function termsOf(
       next === undefined ? [] : movementTerms(context, environment, config, next, facts),
       request === undefined
         ? []
-        : facts
-            .lastDeployed(environment)
-            .then((last) => approvalsOf(project, ledger, request, config, last, context.now()))
+        : Promise.all([
+            facts.lastDeployed(environment),
+            schemaFacts(context, environment, config, request),
+          ])
+            .then(([last, { change }]) =>
+              approvalsOf(project, ledger, request, config, last, change, context.now()),
+            )
             .then(({ terms }) => terms),
     ]);
     return [...people, ...movement];

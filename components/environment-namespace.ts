@@ -16,7 +16,7 @@ const READ = ["get", "list", "watch"];
 const WRITE = [...READ, "create", "update", "patch", "delete"];
 /** What a release is made of: the deployers' own. */
 const RELEASE: Readonly<Record<string, readonly string[]>> = {
-  "": ["configmaps", "secrets", "services"],
+  "": ["configmaps", "persistentvolumeclaims", "secrets", "services"],
   apps: ["deployments"],
   autoscaling: ["horizontalpodautoscalers"],
   batch: ["cronjobs", "jobs"],

@@ -32,6 +32,7 @@ export class Settings extends pulumi.ComponentResource {
 
   /** What a container must say to have these settings. */
   readonly container: ContainerSettings;
+  private readonly ownSecret: pulumi.Input<string> | undefined;
 
   constructor(name: string, args: SettingsArgs, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Settings", name, {}, opts);
@@ -67,14 +68,27 @@ export class Settings extends pulumi.ComponentResource {
             this.child,
           );
 
+    // Old providers taint every output of a Secret; its name is none, and belongs in previews.
+    this.ownSecret = secret && pulumi.unsecret(secret.metadata.name);
     this.container = containerSettings(
       settings,
       configMap.metadata.name,
-      // Old providers taint every output of a Secret; its name is none, and belongs in previews.
-      secret && pulumi.unsecret(secret.metadata.name),
+      this.ownSecret,
       Object.keys(owned),
     );
     this.registerOutputs({ configMap: configMap.metadata.name });
+  }
+
+  /** Where the cluster keeps one secret setting; nothing for one that is not declared. */
+  keyOf(
+    setting: string,
+    { secrets }: Config["settings"],
+  ): { name: pulumi.Input<string>; key: string } | undefined {
+    const secret = secrets[setting];
+    if (secret?.source === "existing") return { name: secret.secret, key: secret.key };
+    return secret === undefined || this.ownSecret === undefined
+      ? undefined
+      : { name: this.ownSecret, key: setting };
   }
 }
 

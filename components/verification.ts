@@ -9,7 +9,7 @@ import { Bake } from "./bake";
 import { EarnedTag } from "./earned-tag";
 import { contentHash } from "./internal/hash";
 import { VERIFICATION } from "./internal/labels";
-import { suitePod } from "./internal/pod";
+import { JOB_USER, suitePod } from "./internal/pod";
 
 export interface VerificationArgs {
   readonly namespace: string;
@@ -31,8 +31,6 @@ export interface VerificationArgs {
 
 /** Longer than the Job's own deadline, so that the cluster's reason is what the error shows. */
 const AWAIT_MARGIN_SECONDS = 30;
-/** The user of distroless and k6 images alike; no suite needs a particular one. */
-const SUITE_USER = 65532;
 
 /** What a release must show in use before it earns its tag. */
 export interface InUse {
@@ -100,7 +98,7 @@ export class Verification extends pulumi.ComponentResource {
                   ...(targetUrl === undefined ? {} : { TARGET_URL: targetUrl }),
                 },
                 resources: suite.resources,
-                runAsUser: SUITE_USER,
+                runAsUser: JOB_USER,
                 serviceAccount: args.serviceAccount,
               }),
             },

@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from "node:util";
-import { countedApprovals } from "../release/approval";
+import { countedApprovals, policyFor } from "../release/approval";
 import { approvalsTerm, expiryTerm, fails, passes, type Term } from "../release/gate";
 import { movedParts, parseParts, type Plan, type PlanPart } from "../release/plan";
+import type { SchemaChange } from "../release/schema";
 import { settingsDifference } from "../release/settings-difference";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
 import type { Project } from "./project";
@@ -94,19 +95,26 @@ export interface Approvals {
   readonly unattended: boolean;
 }
 
-/** Whether people have approved a request, by the policy that counts for it. */
+/**
+ * Whether people have approved a request, by the policy that counts for it.
+ * @param change what it does to the environment's database
+ */
 export async function approvalsOf(
   project: Project,
   ledger: Ledger,
   request: Request,
   present: StackConfig,
   last: LastDeployed | undefined,
+  change: SchemaChange | undefined,
   now: Date,
 ): Promise<Approvals> {
   const { environment, requesters, hotfix } = request;
   const counting = (last?.config ?? present).approval;
   const lane = hotfix ? counting.hotfix : undefined;
-  const policy = lane === undefined ? counting : { ...counting, required: lane.required };
+  const policy = policyFor(
+    lane === undefined ? counting : { ...counting, required: lane.required },
+    change?.wayBack === "restore",
+  );
   const signers = last?.allowedSigners ?? (await project.text(policy.allowedSigners));
   const [words, order] = await Promise.all([
     ledger.words(request, policy.signed ? signers : undefined),
@@ -126,7 +134,11 @@ export async function approvalsOf(
     policy,
     terms: [approvals, ...lanes, order],
     approvedBy,
-    unattended: approvals.state === "waits" && isUnattended(policy, request, present, last),
+    unattended:
+      approvals.state === "waits" &&
+      // What changes the database is not what every release does.
+      change === undefined &&
+      isUnattended(policy, request, present, last),
   };
 }
 

@@ -1,6 +1,8 @@
+import { policyFor } from "../release/approval";
 import { problemsOf } from "../release/gate";
 import { movedParts, type PlanPart } from "../release/plan";
 import type { Problem } from "../release/problem";
+import type { SchemaChange } from "../release/schema";
 import { approvalsOf, committed, isKnownWayBack, lastDeployed, planTerm } from "./gate";
 import { Ledger } from "./ledger";
 import { Project } from "./project";
@@ -13,6 +15,8 @@ export interface Deployment {
   /** The stack's configuration as Pulumi gave it; a secret without its value. */
   readonly given: Readonly<Record<string, string | undefined>>;
   readonly digest: string;
+  /** What it does to the environment's database. */
+  readonly change?: SchemaChange | undefined;
   readonly now: Date;
 }
 
@@ -21,7 +25,7 @@ export interface Deployment {
  * environment asks for none, or where it returns to what was approved before.
  */
 export async function unapproved(deployment: Deployment): Promise<readonly Problem[]> {
-  const { folder, environment, given, digest, now } = deployment;
+  const { folder, environment, given, digest, change, now } = deployment;
   const project = await Project.open(folder);
   const present = project.parseGiven(environment, given);
   const ledger = new Ledger(folder);
@@ -35,7 +39,10 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   }
   const last = inGit ? await lastDeployed(project, ledger, environment, outcomes) : undefined;
   const head = inGit ? await committed(project, ledger, environment, "HEAD") : undefined;
-  const { required } = (last ?? head)?.config.approval ?? present.approval;
+  const { required } = policyFor(
+    (last ?? head)?.config.approval ?? present.approval,
+    change?.wayBack === "restore",
+  );
   if (required === 0) return [];
   if (goesBack) {
     return [
@@ -77,7 +84,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
-  const approvals = await approvalsOf(project, ledger, request, config, last, now);
+  const approvals = await approvalsOf(project, ledger, request, config, last, change, now);
   const terms = approvals.terms.filter(({ name }) => name !== "approvals" || !approvals.unattended);
   return problemsOf([await planTerm(project, ledger, request, stackFile), ...terms]);
 }

@@ -18,6 +18,7 @@ const Known = z.object(
     versioned: true,
     registry: true,
     cluster: true,
+    database: true,
     namespace: true,
     approval: true,
     deployedBy: true,

@@ -13,6 +13,32 @@ export interface ApprovalPolicy {
   readonly expiresAfter?: number | undefined;
   /** Whether only a signed word counts. */
   readonly signed: boolean;
+  /** Why it is stronger than usual. */
+  readonly because?: string | undefined;
+}
+
+/** What a point of no return asks for in place of the usual. */
+export interface StrongerPolicy {
+  readonly required: number;
+  readonly from?: readonly string[] | undefined;
+}
+
+/**
+ * The policy that counts for a release.
+ * @param crosses whether it crosses a point of no return of the database
+ */
+export function policyFor<Policy extends ApprovalPolicy>(
+  policy: Policy & { readonly irreversible?: StrongerPolicy | undefined },
+  crosses: boolean,
+): Policy {
+  const { irreversible } = policy;
+  if (!crosses || irreversible === undefined) return policy;
+  return {
+    ...policy,
+    required: Math.max(policy.required, irreversible.required),
+    from: irreversible.from ?? policy.from,
+    because: "it crosses a point of no return of the database",
+  };
 }
 
 /** A person's word on a request. */
@@ -75,13 +101,14 @@ export function approvalProblems(
     counted.length === 0 ? "approved by nobody" : `approved by ${counted.join(", ")} only`;
   const uncounted = uncountedApprovals(policy, requesters, words, now);
   const { people, enough } = whoMay(policy, requesters);
+  const because = policy.because === undefined ? "" : `, as ${policy.because}`;
   return [
     {
       where: environment,
       property: "the request",
       value:
         uncounted.length === 0 ? approved : `${approved}, not counting ${uncounted.join(", ")}`,
-      expected: `the ${policy.signed ? "signed " : ""}word of ${people}`,
+      expected: `the ${policy.signed ? "signed " : ""}word of ${people}${because}`,
       fix: enough
         ? `${missing} more must run \`baton approve ${environment}\``
         : "They are too few: let somebody else ask, or name more in baton:approval.from",

@@ -56,6 +56,8 @@ export interface ChangeCard {
   readonly settings?: readonly SettingsChange[] | undefined;
   /** As `groupOperations` orders them. */
   readonly operations: readonly OperationGroup[];
+  /** What becomes of the database; left out where there is none. */
+  readonly schema?: string | undefined;
   /** What ran upstream; left out where there is none. */
   readonly suites?: readonly Suite[] | undefined;
   /** What is known of the image's vulnerabilities. */
@@ -87,7 +89,7 @@ function rowsOf(card: ChangeCard): Row[][] {
   const row = (name: string, ...lines: Row["lines"]): Row => ({ name, lines });
   const optional = (present: boolean, one: Row): Row[] => (present ? [one] : []);
   const versions = from.version !== undefined || to.version !== undefined;
-  const { commits, settings, suites, notes = "" } = card;
+  const { commits, settings, schema, suites, notes = "" } = card;
   return [
     [
       row("digest", change(digestOf(from), digestOf(to))),
@@ -99,6 +101,7 @@ function rowsOf(card: ChangeCard): Row[][] {
     settings === undefined
       ? []
       : [row("settings", ...(settings.length === 0 ? ["unchanged"] : settings.map(settingLine)))],
+    schema === undefined ? [] : [row("database", schema)],
     commits === undefined ? [] : [row("commits", ...commitLines(commits))],
     [
       ...(suites === undefined

@@ -16,6 +16,7 @@ export interface Term {
   readonly name:
     | "earned"
     | "pin"
+    | "schema"
     | "scan"
     | "plan"
     | "approvals"

@@ -174,6 +174,7 @@ const NEW_RELEASE = whole(
   LABELS,
   `${POD}\\.${LABELS}`,
   String.raw`${CONTAINER}\.image`,
+  String.raw`${CONTAINER}\.env\[\d+\]\.valueFrom\.secretKeyRef\.name`,
   String.raw`${CONTAINER}\.envFrom\[\d+\]\.(configMap|secret)Ref\.name`,
   String.raw`${SOURCE}\.(configMap|secret)\.name`,
 );
@@ -183,6 +184,13 @@ const ROUTINE = new Map<string, { readonly ops: readonly string[]; readonly path
   Object.entries({
     "baton:components:Settings$kubernetes:core/v1:ConfigMap": { ops: [...RENEWAL, "delete"] },
     "baton:components:Settings$kubernetes:core/v1:Secret": { ops: [...RENEWAL, "delete"] },
+    "baton:components:Database$kubernetes:batch/v1:CronJob": {
+      ops: ["update"],
+      paths: NEW_RELEASE,
+    },
+    // One a release; whether they have anything to do, the policy asks of the image.
+    "baton:components:Database$kubernetes:batch/v1:Job": { ops: [...RENEWAL, "delete"] },
+    "baton:components:Database$promotion:index:SchemaVersion": { ops: [...RENEWAL, "delete"] },
     "baton:components:Verification$kubernetes:batch/v1:Job": { ops: RENEWAL },
     "baton:components:Verification$promotion:index:EarnedTag": { ops: RENEWAL },
     // The way back has none.

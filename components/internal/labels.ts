@@ -3,6 +3,9 @@ import type { Release } from "../../release/eligibility";
 /** Marks the pods of verification Jobs, for network policies and people. */
 export const VERIFICATION = { "app.kubernetes.io/component": "verification" };
 
+/** Marks the pods of the database's Jobs. */
+export const DATABASE = { "app.kubernetes.io/component": "database" };
+
 /** What selects a workload's pods: never changes, as selectors cannot. */
 export function selectorLabels(workload: string): Record<string, string> {
   return { "app.kubernetes.io/name": workload };

@@ -13,6 +13,9 @@ const CONTAINER_SECURITY = {
   capabilities: { drop: ["ALL"] },
 };
 
+/** The user of distroless and k6 images alike; no Job needs a particular one. */
+export const JOB_USER = 65532;
+
 function podSecurity(runAsUser: number) {
   return {
     runAsNonRoot: true,
@@ -133,16 +136,49 @@ export interface SuitePodArgs {
 
 /** The pod of a verification Job: it runs once. */
 export function suitePod(args: SuitePodArgs): PodSpec {
+  const env = Object.entries(args.env).map(([name, value]) => ({ name, value }));
+  return jobPod({ ...args, containers: [{ ...args, env }] });
+}
+
+/** One of a Job's containers. */
+export interface JobContainer {
+  readonly name: string;
+  readonly image: string;
+  readonly command?: string[] | undefined;
+  readonly args?: string[] | undefined;
+  readonly env: k8s.types.input.core.v1.EnvVar[];
+  readonly envFrom?: k8s.types.input.core.v1.EnvFromSource[];
+  readonly volumeMounts?: k8s.types.input.core.v1.VolumeMount[];
+  readonly resources: ResourcesConfig;
+}
+
+export interface JobPodArgs {
+  /** Run to their end one after another, the last one as the pod's own. */
+  readonly containers: readonly JobContainer[];
+  readonly volumes?: k8s.types.input.core.v1.Volume[];
+  /** Of all containers together. */
+  readonly activeDeadlineSeconds?: number;
+  readonly runAsUser: number;
+  readonly serviceAccount: pulumi.Input<string>;
+}
+
+/** The pod of a Job: each container runs once. */
+export function jobPod(args: JobPodArgs): PodSpec {
+  const containers = args.containers.map((one) => ({
+    ...container(one.name, one.image, one.resources, one),
+    env: one.env,
+    ...(one.envFrom === undefined ? {} : { envFrom: one.envFrom }),
+    ...(one.volumeMounts === undefined ? {} : { volumeMounts: one.volumeMounts }),
+  }));
+  const { volumes, activeDeadlineSeconds } = args;
   return {
     serviceAccountName: args.serviceAccount,
     automountServiceAccountToken: false,
     securityContext: podSecurity(args.runAsUser),
     restartPolicy: "Never",
-    containers: [
-      {
-        ...container(args.name, args.image, args.resources, args),
-        env: Object.entries(args.env).map(([name, value]) => ({ name, value })),
-      },
-    ],
+    ...(activeDeadlineSeconds === undefined ? {} : { activeDeadlineSeconds }),
+    ...(containers.length === 1 ? {} : { initContainers: containers.slice(0, -1) }),
+    containers: containers.slice(-1),
+    ...(volumes === undefined ? {} : { volumes }),
   };
 }

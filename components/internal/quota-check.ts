@@ -17,7 +17,7 @@ export function surgePods(maxSurge: string, replicas: number): number {
 
 /**
  * The most that can run at once: every workload at its largest, its surge, one run of each CronJob
- * and the largest suite (suites run one after another).
+ * and the largest suite or step of the database's (they run one after another).
  */
 export function peakDemand(config: Config): Demand {
   const total: Demand = {
@@ -39,7 +39,16 @@ export function peakDemand(config: Config): Demand {
     const surge = workload.kind === "CronJob" ? 0 : surgePods(config.rollout.maxSurge, replicas);
     add(replicas + surge, workload.resources);
   }
-  const suites = config.verification.run.flatMap((name) => config.verification.suites[name] ?? []);
+  const { database } = config;
+  // Ahead of the rollout, one after another; a scheduled backup may come at any time.
+  const steps = [database?.migration, database?.integrity, database?.backup].flatMap(
+    (step) => step ?? [],
+  );
+  const suites = [
+    ...config.verification.run.flatMap((name) => config.verification.suites[name] ?? []),
+    ...(database?.follower === true ? [] : steps),
+  ];
+  if (database?.backup.schedule !== undefined) add(1, database.backup.resources);
   const largest = (amount: (resources: ResourcesConfig) => string): string =>
     suites
       .map((suite) => amount(suite.resources))

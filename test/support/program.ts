@@ -58,6 +58,8 @@ export interface RunOptions {
   readonly otherConfig?: Readonly<Record<string, string>>;
   /** What a StackReference to the stack itself finds. */
   readonly lastOutputs?: Tree;
+  /** What the Jobs find in the environment's database. */
+  readonly database?: { readonly version: number; readonly backup: string };
   /** Runs as a preview in which nothing that a provider computes is known. */
   readonly preview?: boolean;
 }
@@ -169,9 +171,9 @@ export class ProgramHarness {
 /** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
 export async function register(
   program: () => unknown,
-  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs"> & { readonly project?: string } = {
-    stack: "qa",
-  },
+  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs" | "database"> & {
+    readonly project?: string;
+  } = { stack: "qa" },
   resources: Registered[] = [],
 ): Promise<Run> {
   const { stack, preview = false, project = "baton" } = options;
@@ -214,7 +216,9 @@ export async function promiseOf<T>(output: pulumi.Output<T>): Promise<T> {
   return (output as unknown as { promise(): Promise<T> }).promise();
 }
 
-function mocks(options: Pick<RunOptions, "preview" | "lastOutputs">): pulumi.runtime.Mocks {
+function mocks(
+  options: Pick<RunOptions, "preview" | "lastOutputs" | "database">,
+): pulumi.runtime.Mocks {
   return {
     newResource(args) {
       if (options.preview === true && !args.type.startsWith("pulumi:")) {
@@ -281,7 +285,7 @@ const JOB_STATUS = {
 /** What a provider adds to a resource's inputs. */
 function computed(
   { type, name, inputs }: pulumi.runtime.MockResourceArgs,
-  options: Pick<RunOptions, "lastOutputs">,
+  options: Pick<RunOptions, "lastOutputs" | "database">,
 ) {
   const { metadata } = inputs as { metadata?: { name?: string } };
   const named =
@@ -295,6 +299,8 @@ function computed(
       return { repositoryUrl: "repository-url" };
     case "pulumi:pulumi:StackReference":
       return { outputs: options.lastOutputs ?? {}, secretOutputNames: [] };
+    case "promotion:index:SchemaVersion":
+      return options.database ?? { version: 0, backup: "" };
     case "kubernetes:batch/v1:Job":
       return { ...named, status: JOB_STATUS };
     default:

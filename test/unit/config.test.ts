@@ -1,6 +1,7 @@
 import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
 import { mergeTrees } from "../../release/merge";
+import { PASSWORD, withDatabase } from "../support/database";
 import { ProgramHarness, type RunOptions } from "../support/program";
 
 describe("a stack's configuration", () => {
@@ -332,6 +333,50 @@ describe("a stack's configuration", () => {
   it("leaves other namespaces' keys alone", async () => {
     const run = await harness.run({ stack: "qa", otherConfig: { "aws:region": "eu-west-1" } });
     assert.ok(run.resources.length > 0);
+  });
+
+  describe("of the database", () => {
+    const refused = async (
+      database: Record<string, unknown>,
+      config: Record<string, unknown> = {},
+    ) => {
+      const options = withDatabase("dev-7", { config }, database);
+      return (await harness.refusal(options)).split("\n");
+    };
+
+    it("names the secret setting that holds the URL, and never shows the URL itself", async () => {
+      const [line = ""] = await refused({ url: "DATABASE" });
+      assert.match(line, /^qa: baton:database\.url is DATABASE; expected the name of a secret set/);
+      const [shown = ""] = await refused({ url: `postgresql://app:${PASSWORD}@db/app` });
+      assert.match(shown, /database\.url is not shown, as it may be secret/);
+    });
+
+    it("refreshes no data that people approve releases for", async () => {
+      const refresh = { seed: ["seed"] };
+      const [line = ""] = await refused({ refresh }, { approval: { required: 1 } });
+      assert.match(line, /database\.refresh is set; expected no value where baton:approval\.requ/);
+      assert.match(
+        (await refused({ refresh: {} })).join(),
+        /refresh is empty; expected dump, seed/,
+      );
+    });
+
+    it("is not backed up or refreshed here where it follows another", async () => {
+      const backup = { volume: { size: "1Gi" }, schedule: "0 3 * * *" };
+      const lines = await refused({ follower: true, backup, refresh: { seed: ["seed"] } });
+      assert.equal(lines.filter((line) => line.includes("no value for a follower")).length, 2);
+    });
+
+    it("allows a migration down only where there is one", async () => {
+      const [line = ""] = await refused({ policy: { allowDown: true } });
+      assert.match(line, /policy\.allowDown is true; expected baton:database\.migration\.down/);
+    });
+
+    it("needs its room in the quota", async () => {
+      const resources = { requests: { cpu: 9, memory: "9Gi" }, limits: { cpu: 9, memory: "9Gi" } };
+      const lines = await refused({ migration: { command: ["migrate"], resources } });
+      assert.equal(lines.filter((line) => line.includes("baton:quota")).length, 4);
+    });
   });
 });
 

@@ -1,0 +1,295 @@
+#!/bin/sh
+# What runs in the database's Jobs: POSIX sh with psql, pg_dump, pg_restore, coreutils and grep. The
+# first word says what to do; all else comes from the environment.
+#
+#   before   the schema's version as the container's message; a backup NAME first if it is below HEAD,
+#            and a refusal for REASON from the version REFUSE_FROM on
+#   guard    ahead of each attempt at a migration: one attempt a Job, and none on top of leftovers
+#   backup   a backup, called after the time
+#   list     every backup, and what the database holds, as lines of JSON
+#   refresh  BACKUP in place of what is there, which is not kept
+#   restore  BACKUP into the database, whole or not at all; over what is there only with OVERWRITE
+#   empty    takes everything out of the database
+umask 077
+export LC_ALL=C PGCONNECT_TIMEOUT=10 PGTZ=UTC
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+# Whatever is printed of a URL may be its password, also in parts where it is malformed.
+url_rest=${DATABASE_URL#*://}
+url_authority=${url_rest%%/*}
+url_login=${url_rest%@*}
+url_password=${url_login#*:}
+mask() {
+  while IFS= read -r line || [ -n "$line" ]; do
+    for secret in "$DATABASE_URL" "$url_password"; do
+      [ -n "$secret" ] || continue
+      while :; do
+        case $line in
+          *"$secret"*) line="${line%%"$secret"*}***${line#*"$secret"}" ;;
+          *) break ;;
+        esac
+      done
+    done
+    printf '%s\n' "$line"
+  done
+}
+check_url() {
+  case $DATABASE_URL in
+    postgres://* | postgresql://*) ;;
+    *) fail "$URL_KEY is not shown; expected a URL such as postgresql://user:password@host/database" ;;
+  esac
+  case $url_rest in
+    *@*@*) fail "$URL_KEY holds more than one @; expected other ones as %40" ;;
+  esac
+  case $url_rest in
+    *@*) case $url_authority in
+      *@*) ;;
+      *) fail "$URL_KEY holds a / before its @; expected it as %2F" ;;
+    esac ;;
+  esac
+  [ "$url_password" != "$url_rest" ] || url_password=
+}
+
+sql() { psql -X -q -At -v ON_ERROR_STOP=1 "$@" "$DATABASE_URL"; }
+
+# A table that is not there yet is a schema at its beginning.
+read_version() {
+  if version=$(printf '%s\n' "$VERSION_QUERY" | sql -v VERBOSITY=verbose 2>/tmp/error); then
+    :
+  elif grep -Eq '(42P01|3F000):' /tmp/error; then
+    version=0
+  else
+    cat /tmp/error >&2
+    fail "baton:database.version cannot be read"
+  fi
+  case $version in
+    '') version=0 ;;
+    *[!0-9]*) fail "baton:database.version gives $version; expected one whole number" ;;
+  esac
+}
+
+schema_now() {
+  pg_dump --schema-only --no-owner --no-privileges "$@" "$DATABASE_URL" >/tmp/schema.all &&
+    grep -Ev '^(--|\\(un)?restrict |$)' /tmp/schema.all || [ $? = 1 ]
+}
+
+# For each table: how many rows, and a sum that does not depend on their order.
+SUMS='SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL intervalstyle = postgres;
+SET LOCAL datestyle = ISO; SET LOCAL timezone = UTC; SET LOCAL row_security = off;
+SELECT pg_catalog.format($$SELECT %L, pg_catalog.count(*), coalesce(pg_catalog.sum(pg_catalog.hashtextextended(t::pg_catalog.text COLLATE "C", 0)::pg_catalog.numeric), 0) FROM ONLY %I.%I t$$,
+  n.nspname || $$.$$ || c.relname, n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = $$r$$ AND n.nspname !~ $$^pg_$$ AND n.nspname <> $$information_schema$$
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = $$pg_class$$::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = $$e$$)
+ORDER BY n.nspname, c.relname \gexec'
+
+# What is not an extension's, in the order in which it can be dropped.
+OBJECTS='SELECT pg_catalog.format($$DROP %s IF EXISTS %s CASCADE$$, kind, name) FROM (
+  SELECT 1 AS step, $$SCHEMA$$ AS kind, pg_catalog.quote_ident(nspname) AS name, oid, $$pg_namespace$$ AS catalog
+    FROM pg_catalog.pg_namespace WHERE nspname !~ $$^pg_$$ AND nspname NOT IN ($$information_schema$$, $$public$$)
+  UNION ALL
+  SELECT 2, CASE c.relkind WHEN $$v$$ THEN $$VIEW$$ WHEN $$m$$ THEN $$MATERIALIZED VIEW$$ WHEN $$S$$ THEN $$SEQUENCE$$
+      WHEN $$f$$ THEN $$FOREIGN TABLE$$ ELSE $$TABLE$$ END, pg_catalog.format($$public.%I$$, c.relname), c.oid, $$pg_class$$
+    FROM pg_catalog.pg_class c WHERE c.relnamespace = $$public$$::pg_catalog.regnamespace AND c.relkind IN ($$r$$, $$p$$, $$v$$, $$m$$, $$S$$, $$f$$)
+  UNION ALL
+  SELECT 3, $$ROUTINE$$, p.oid::pg_catalog.regprocedure::pg_catalog.text, p.oid, $$pg_proc$$
+    FROM pg_catalog.pg_proc p WHERE p.pronamespace = $$public$$::pg_catalog.regnamespace
+  UNION ALL
+  SELECT 4, CASE t.typtype WHEN $$d$$ THEN $$DOMAIN$$ ELSE $$TYPE$$ END, pg_catalog.format($$public.%I$$, t.typname), t.oid, $$pg_type$$
+    FROM pg_catalog.pg_type t WHERE t.typnamespace = $$public$$::pg_catalog.regnamespace
+      AND (t.typtype IN ($$d$$, $$e$$, $$r$$) OR (t.typtype = $$c$$ AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = $$c$$)))
+) objects WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+  WHERE d.classid = catalog::pg_catalog.regclass AND d.objid = objects.oid AND d.deptype = $$e$$)
+ORDER BY step, name'
+QUIETLY="SET LOCAL lock_timeout = '60s'; SET LOCAL client_min_messages = warning;"
+LARGE_OBJECTS='SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata;'
+
+is_empty() { [ -z "$(printf '%s;\n' "$OBJECTS" | sql)" ]; }
+
+# NAME: all of it, consistent, readable, and with the sums of its tables.
+backup() {
+  name=$1
+  number=1
+  while [ -e "$BACKUPS/$name.dump" ]; do
+    number=$((number + 1))
+    name=$1-$number
+  done
+  export PART="$BACKUPS/.$name"
+  rm -f /tmp/dumped
+  sql <<END
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT pg_catalog.pg_export_snapshot() AS snapshot \gset
+\setenv SNAPSHOT :snapshot
+\! pg_dump -Fc --no-owner --no-privileges --no-publications --no-subscriptions --snapshot="\$SNAPSHOT" -f "\$PART.dump" "\$DATABASE_URL" && touch /tmp/dumped
+\o '$PART.sums'
+$SUMS
+\o
+COMMIT;
+END
+  [ -e /tmp/dumped ] || fail "backup $name failed: see above"
+  pg_restore --list "$PART.dump" >/dev/null || fail "backup $name cannot be read back"
+  schema_now >"$PART.schema"
+  read_version
+  printf '{"backup":"%s","version":%s,"at":"%s","bytes":%s,"tables":%s}\n' "$name" "$version" \
+    "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(($(wc -c <"$PART.dump")))" "$(($(wc -l <"$PART.sums")))" >"$PART.json"
+  for kind in sums schema dump json; do mv "$PART.$kind" "$BACKUPS/$name.$kind"; done
+  sync
+}
+
+# VERSION: the newest backup of a schema below it.
+newest_below() {
+  for file in $(ls -t "$BACKUPS" | grep '\.json$'); do
+    found=$(grep -o '"version":[0-9]*' "$BACKUPS/$file")
+    if [ "${found#*:}" -lt "$1" ]; then
+      printf '%s' "${file%.json}"
+      return
+    fi
+  done
+}
+
+# GROUP COUNT: keeps the newest.
+prune() {
+  ls -t "$BACKUPS" | grep "^$1.*\.json$" | tail -n "+$(($2 + 1))" | while IFS= read -r file; do
+    for kind in json dump sums schema; do rm -f "$BACKUPS/${file%.json}.$kind"; done
+    echo "backup ${file%.json} is beyond those to keep, and removed"
+  done
+}
+
+# They come in transactions of their own, which would end the one that holds everything.
+LARGE_OBJECT='^[0-9]+; [0-9]+ [0-9]+ (BLOBS? |COMMENT - LARGE OBJECT )'
+restore_large_objects() {
+  grep -E "$LARGE_OBJECT" /tmp/list.all >/tmp/list.large || return 0
+  pg_restore --no-owner --no-privileges -L /tmp/list.large -f /tmp/large.sql "$FILE.dump" &&
+    grep -vx -e 'BEGIN;' -e 'COMMIT;' /tmp/large.sql
+}
+
+# NAME: what the backup holds in place of what is there, in one transaction.
+restore() {
+  export FILE="$BACKUPS/$1"
+  rm -f /tmp/restored /tmp/differs
+  pg_restore --list "$FILE.dump" >/tmp/list.all || fail "backup $1 cannot be read"
+  grep -Ev " COMMENT - EXTENSION |$LARGE_OBJECT" /tmp/list.all >/tmp/list
+  {
+    printf '%s\n' '\o /dev/null' 'BEGIN;' "$QUIETLY"
+    printf '%s \\gexec\n' "$OBJECTS"
+    printf '%s\n' "$LARGE_OBJECTS"
+    if pg_restore --no-owner --no-privileges -L /tmp/list -f - "$FILE.dump" && restore_large_objects; then
+      printf '%s\n' '\o /tmp/sums' "$SUMS" '\o' \
+        '\! cmp -s /tmp/sums "$FILE.sums" || touch /tmp/differs' \
+        '\set differs `test -e /tmp/differs && echo 1 || echo 0`' \
+        '\if :differs' 'ROLLBACK;' '\else' 'COMMIT;' '\! touch /tmp/restored' '\endif'
+    else
+      printf '%s\n' 'ROLLBACK;'
+    fi
+  } | sql || :
+  if [ -e /tmp/differs ]; then
+    fail "backup $1 gives other data than it was made of, so nothing was changed: $(diff /tmp/sums "$FILE.sums" | head -n 3)"
+  fi
+  [ -e /tmp/restored ] || fail "backup $1 could not be restored, so nothing was changed: see above"
+  tables=$(($(wc -l <"$FILE.sums")))
+  rows=0
+  while IFS='|' read -r _ count _; do rows=$((rows + count)); done <"$FILE.sums"
+}
+
+end_leftovers() {
+  sql >/dev/null <<'END'
+SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity
+WHERE datname = pg_catalog.current_database() AND usename = current_user AND application_name = 'baton-migration';
+END
+}
+
+run() {
+  check_url
+  case $1 in
+    before)
+      read_version
+      if [ -n "$REFUSE_FROM" ] && [ "$version" -ge "$REFUSE_FROM" ]; then
+        former=$(newest_below "$REFUSE_FROM")
+        fail "the schema is at version $version: $REASON Go forward, or restore what was before with" \
+          "\`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
+      fi
+      made=
+      if [ "$version" -lt "$HEAD" ]; then
+        before=$version
+        backup "$NAME"
+        [ "$version" = "$before" ] || fail "the schema went from $before to $version while it was backed up; run this again"
+        made=$name
+        prune before- "$KEEP"
+      fi
+      printf '{"version":%s,"backup":"%s"}' "$version" "$made" >/dev/termination-log
+      echo "schema version $version, backup ${made:-not needed}"
+      ;;
+    guard)
+      log=$BACKUPS/migrations.log
+      attempt=$BACKUPS/.attempt
+      started=
+      used=
+      [ ! -e "$attempt" ] || read -r started used <"$attempt"
+      read_version
+      # An attempt that was killed after its end: there is nothing left to do.
+      [ "$version" -lt "$HEAD" ] || exit 0
+      if [ "$started" != "$JOB" ] && [ -e "$log" ] && grep -q "^$JOB " "$log"; then
+        fail "the migration was started again by ${started:-another Job}"
+      fi
+      end_leftovers
+      left="nothing of it remains"
+      if [ -n "$used" ]; then
+        schema_now >/tmp/schema
+        if cmp -s /tmp/schema "$BACKUPS/$used.schema"; then
+          :
+        elif [ -n "$RESTORE" ]; then
+          backup "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+          restore "$used"
+          left="what it had applied in part is undone: backup $used is restored, $rows rows in $tables tables, the same as before"
+        else
+          left="it was applied in part, up to version $version; backup $used holds what was before it (baton:database.policy.restoreHalfApplied)"
+        fi
+        rm -f "$attempt"
+      fi
+      [ "$started" != "$JOB" ] || fail "the migration to version $HEAD failed or was killed, and $left"
+      [ -z "$used" ] || echo "of a former attempt, $left"
+      # A backup that served an attempt is as old as that.
+      name=$BACKUP
+      if [ -z "$name" ] || { [ -e "$log" ] && grep -q " $name\$" "$log"; }; then
+        backup "$NAME"
+        prune before- "$KEEP"
+      fi
+      printf '%s %s\n' "$JOB" "$name" | tee "$attempt" >>"$log"
+      ;;
+    backup)
+      time=$(date -u +%Y%m%dT%H%M%SZ)
+      backup "${NAME:-scheduled-$time}"
+      prune scheduled- "$KEEP"
+      cat "$BACKUPS/$name.json"
+      ;;
+    list)
+      read_version
+      for file in "$BACKUPS"/*.json; do [ ! -e "$file" ] || cat "$file"; done
+      is_empty && state=true || state=false
+      printf '{"empty":%s,"version":%s}\n' "$state" "$version"
+      ;;
+    restore)
+      [ -e "$BACKUPS/$BACKUP.dump" ] || fail "backup $BACKUP is not there"
+      if ! is_empty; then
+        [ -n "$OVERWRITE" ] || fail "the database is not empty; expected an empty one, or OVERWRITE"
+        backup "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+        prune replaced- "$KEEP"
+        echo "what is replaced is in backup $name"
+      fi
+      restore "$BACKUP"
+      read_version
+      printf '{"restored":"%s","version":%s,"tables":%s,"rows":%s}\n' "$BACKUP" "$version" "$tables" "$rows"
+      ;;
+    refresh)
+      restore "$BACKUP"
+      echo "$rows rows in $tables tables"
+      ;;
+    empty)
+      { printf '%s\n' 'BEGIN;' "$QUIETLY"; printf '%s \\gexec\n' "$OBJECTS"; printf '%s\n' "$LARGE_OBJECTS" 'COMMIT;'; } | sql >/dev/null
+      ;;
+  esac
+}
+
+{ (set -e; run "$1"); echo $? >/tmp/exit; } 2>&1 | mask
+exit "$(cat /tmp/exit)"

@@ -1,0 +1,244 @@
+import * as assert from "node:assert/strict";
+import { ProgramHarness, type Registered, type Run } from "../support/program";
+import { labels, PASSWORD, pushImage, schema, withDatabase } from "../support/database";
+
+interface Container {
+  name: string;
+  image: string;
+  command?: string[];
+  args?: string[];
+  env: { name: string; value?: string; valueFrom?: { secretKeyRef?: { key: string } } }[];
+}
+interface JobSpec {
+  completions?: number;
+  backoffLimit: number;
+  activeDeadlineSeconds: number;
+  ttlSecondsAfterFinished?: number;
+  template: { spec: { initContainers?: Container[]; containers: Container[]; volumes: unknown[] } };
+}
+
+describe("Database", () => {
+  let harness: ProgramHarness;
+  let digest: string;
+  before(async () => {
+    harness = await ProgramHarness.start();
+    digest = pushImage(harness, labels(7), "dev-7");
+    pushImage(harness, labels(6), "dev-6", "qa-6");
+    pushImage(harness, labels(8, "contract"), "dev-8", "qa-8");
+  });
+  after(() => harness.stop());
+
+  const jobs = ({ resources }: Run): Map<string, Registered> =>
+    new Map(
+      resources
+        .filter(({ type, name }) => type.endsWith(":Job") && name.startsWith("database-"))
+        .map((job) => [job.name, job]),
+    );
+  const specOf = (job: Registered | undefined): JobSpec => {
+    assert.ok(job);
+    return (job.inputs as { spec: JobSpec }).spec;
+  };
+  const find = ({ resources }: Run, type: string, name: string) =>
+    resources.find((one) => one.type.endsWith(type) && one.name === name);
+  const variable = (container: Container | undefined, name: string) =>
+    container?.env.find((one) => one.name === name)?.value;
+
+  it("backs up, migrates and checks ahead of the rollout, in that order", async () => {
+    const run = await harness.run(
+      withDatabase("dev-7", { database: { version: 6, backup: "before-dev-7" } }),
+    );
+    const all = jobs(run);
+    assert.deepEqual(
+      [...all.keys()],
+      ["database-before-dev-7", "database-migrate-dev-7", "database-integrity-dev-7"],
+    );
+    const waitsFor = (name: string) => all.get(name)?.dependsOn ?? [];
+    assert.ok(waitsFor("database-migrate-dev-7").includes("database-version-before-dev-7"));
+    assert.ok(waitsFor("database-integrity-dev-7").includes("database-migrate-dev-7"));
+    const deployment = find(run, ":Deployment", "web");
+    for (const name of all.keys()) assert.ok(deployment?.dependsOn.includes(name), name);
+
+    const migrate = specOf(all.get("database-migrate-dev-7"));
+    assert.equal(migrate.completions, 1);
+    const [guard] = migrate.template.spec.initContainers ?? [];
+    assert.deepEqual(guard?.args, ["guard"]);
+    assert.equal(variable(guard, "BACKUP"), "before-dev-7");
+    const [container] = migrate.template.spec.containers;
+    assert.deepEqual(container?.command, ["node", "migrate.js"]);
+    assert.equal(container.image, `${harness.registry.host}/podinfo@${digest}`);
+    assert.equal(guard.image, `${harness.registry.host}/postgres-client:15`);
+    assert.deepEqual(run.outputs["schema"], { version: 7, points: [], backup: "before-dev-7" });
+  });
+
+  it("migrates nothing that is at the release's version, or past it", async () => {
+    for (const version of [7, 9]) {
+      const run = await harness.run(withDatabase("dev-7", { database: { version, backup: "" } }));
+      assert.equal(specOf(jobs(run).get("database-migrate-dev-7")).completions, 0, `${version}`);
+      assert.equal((run.outputs["schema"] as { version: number }).version, version);
+    }
+  });
+
+  it("lets the migration find out where the version is not known any more", async () => {
+    const run = await harness.run(withDatabase("dev-7", { database: { version: -1, backup: "" } }));
+    assert.equal(specOf(jobs(run).get("database-migrate-dev-7")).completions, 1);
+  });
+
+  it("runs no Job for a release that says nothing of a schema, a follower, or no database", async () => {
+    pushImage(harness, {}, "dev-1");
+    assert.deepEqual([...jobs(await harness.run(withDatabase("dev-1"))).keys()], []);
+    const follower = await harness.run(withDatabase("dev-7", {}, { follower: true }));
+    const names = follower.resources.map(({ name }) => name);
+    assert.deepEqual(
+      names.filter((name) => name.startsWith("database")),
+      [],
+    );
+    const none = await harness.run(withDatabase("dev-7", { config: { database: null } }));
+    assert.equal(none.outputs["schema"], undefined);
+  });
+
+  it("never migrates on the way back, and asks nothing where the former release still runs", async () => {
+    const lastOutputs = { release: { imageTag: "dev-7", digest }, schema: schema(7) };
+    const run = await harness.run(
+      withDatabase("dev-6", { config: { rollbackOf: "dev-7" }, lastOutputs }),
+    );
+    assert.deepEqual([...jobs(run).keys()], []);
+    assert.deepEqual(run.outputs["schema"], { version: 7, points: [] });
+  });
+
+  it("asks the database before it leaves a point of no return", async () => {
+    const lastOutputs = { release: { imageTag: "dev-8", digest }, schema: schema(8, "contract") };
+    const run = await harness.run(
+      withDatabase("dev-6", {
+        config: { rollbackOf: "dev-8" },
+        lastOutputs,
+        database: { version: 7, backup: "" },
+      }),
+    );
+    assert.deepEqual([...jobs(run).keys()], ["database-schema-dev-6-from-dev-8"]);
+    const spec = specOf(jobs(run).get("database-schema-dev-6-from-dev-8"));
+    const [container] = spec.template.spec.containers;
+    assert.equal(variable(container, "REFUSE_FROM"), "8");
+    assert.match(variable(container, "REASON") ?? "", /dev-6 is made for version 6/);
+    assert.equal(variable(container, "HEAD"), "0", "it makes no backup");
+    assert.ok(
+      find(run, ":Deployment", "web")?.dependsOn.includes("database-schema-dev-6-from-dev-8"),
+    );
+    assert.deepEqual(run.outputs["schema"], {
+      version: 7,
+      points: [{ version: 8, kind: "contract" }],
+    });
+  });
+
+  it("asks it, too, where the release that is left has never succeeded", async () => {
+    const lastOutputs = { release: { imageTag: "dev-6", digest }, schema: schema(6) };
+    const run = await harness.run(
+      withDatabase("dev-6", { config: { rollbackOf: "dev-8" }, lastOutputs }),
+    );
+    assert.deepEqual([...jobs(run).keys()], ["database-schema-dev-6-from-dev-8"]);
+  });
+
+  it("asks it before it takes an older release forward over a point of no return", async () => {
+    const lastOutputs = { release: { imageTag: "dev-8", digest }, schema: schema(8, "contract") };
+    const run = await harness.run(withDatabase("dev-7", { lastOutputs }));
+    const [container] = specOf(jobs(run).get("database-before-dev-7")).template.spec.containers;
+    assert.equal(variable(container, "REFUSE_FROM"), "8");
+  });
+
+  it("migrates down with the image that is left, where the policy says so", async () => {
+    const lastOutputs = { release: { imageTag: "dev-8", digest }, schema: schema(8, "contract") };
+    const options = {
+      config: { rollbackOf: "dev-8" },
+      lastOutputs,
+      database: { version: 8, backup: "before-down-to-dev-6" },
+    };
+    const migration = { command: ["node", "migrate.js"], down: ["node", "down.js"] };
+    const policy = { allowDown: true };
+    const run = await harness.run(withDatabase("dev-6", options, { migration, policy }));
+    const all = jobs(run);
+    assert.deepEqual(
+      [...all.keys()],
+      [
+        "database-before-down-dev-6-from-dev-8",
+        "database-down-dev-6-from-dev-8",
+        "database-schema-dev-6-from-dev-8",
+      ],
+    );
+    const down = specOf(all.get("database-down-dev-6-from-dev-8"));
+    assert.equal(down.completions, 1);
+    const [container] = down.template.spec.containers;
+    const left = harness.registry.tags.get("dev-8") ?? "";
+    assert.equal(container?.image, `${harness.registry.host}/podinfo@${left}`);
+    assert.deepEqual(container.command, ["node", "down.js"]);
+    assert.equal(variable(container, "SCHEMA_TARGET"), "6");
+
+    const without = await harness.run(withDatabase("dev-6", options, { migration }));
+    assert.deepEqual([...jobs(without).keys()], ["database-schema-dev-6-from-dev-8"]);
+  });
+
+  it("keeps its Jobs, retries what failed, and fails before the await does", async () => {
+    const run = await harness.run(withDatabase("dev-7"));
+    for (const [name, job] of jobs(run)) {
+      const spec = specOf(job);
+      assert.equal(spec.ttlSecondsAfterFinished, undefined, name);
+      assert.ok(spec.backoffLimit <= 2, name);
+      assert.ok(spec.activeDeadlineSeconds < Number.parseInt(job.options.createTimeout), name);
+      assert.deepEqual(job.options.replaceOnChanges, ["#initerror"], name);
+      assert.equal(job.options.deleteBeforeReplace, true, name);
+    }
+  });
+
+  it("keeps the backups whatever becomes of the stack", async () => {
+    const run = await harness.run(withDatabase("dev-7"));
+    const claim = find(run, ":PersistentVolumeClaim", "database-backups");
+    assert.equal(claim?.options.retainOnDelete, true);
+    const existing = await harness.run(
+      withDatabase("dev-7", {}, { backup: { volume: { existing: "mine" } } }),
+    );
+    assert.equal(find(existing, ":PersistentVolumeClaim", "database-backups"), undefined);
+    const { volumes } = specOf(jobs(existing).get("database-before-dev-7")).template.spec;
+    assert.ok(JSON.stringify(volumes).includes('"claimName":"mine"'));
+  });
+
+  it("backs up by schedule where there is one; what restores waits to be asked", async () => {
+    const suspended = (run: Run, name: string) =>
+      (find(run, ":CronJob", name)?.inputs as { spec: { suspend: boolean } }).spec.suspend;
+    const plain = await harness.run(withDatabase("dev-7"));
+    assert.equal(suspended(plain, "database-backup"), true);
+    assert.equal(suspended(plain, "database-restore"), true);
+    assert.equal(find(plain, ":CronJob", "database-refresh"), undefined);
+    const backup = { volume: { size: "1Gi" }, schedule: "0 3 * * *" };
+    const refresh = { seed: ["node", "seed.js"] };
+    const scheduled = await harness.run(withDatabase("dev-7", {}, { backup, refresh }));
+    assert.equal(suspended(scheduled, "database-backup"), false);
+    assert.equal(suspended(scheduled, "database-restore"), true);
+    assert.equal(suspended(scheduled, "database-refresh"), true);
+  });
+
+  it("says the database's URL to its containers only, by reference", async () => {
+    const run = await harness.run(withDatabase("dev-7"));
+    const holders = run.resources.filter(({ inputs }) => JSON.stringify(inputs).includes(PASSWORD));
+    assert.deepEqual(
+      holders.map(({ type, name, secrets }) => [type, name, secrets]),
+      [["kubernetes:core/v1:Secret", "settings-dev-7", ["stringData"]]],
+    );
+    const [container] = specOf(jobs(run).get("database-before-dev-7")).template.spec.containers;
+    const url = container?.env.find(({ name }) => name === "DATABASE_URL");
+    assert.equal(url?.valueFrom?.secretKeyRef?.key, "DATABASE_URL");
+    assert.ok(!JSON.stringify(run.outputs).includes(PASSWORD));
+  });
+
+  it("refuses labels that make no sense, forward; they do not stand in the way back", async () => {
+    pushImage(harness, { "baton.schema-head": "seven" }, "dev-70", "qa-70");
+    const lines = (await harness.refusal(withDatabase("dev-70"))).split("\n");
+    assert.deepEqual(lines, [
+      "qa: label baton.schema-head of dev-70 is seven; expected the version its migrations lead to, such as 7. Build the image again with it.",
+      "qa: label baton.schema-kind of dev-70 is not set; expected expand, contract or irreversible. Build the image again with it.",
+    ]);
+    await harness.run(withDatabase("dev-70", { config: { rollbackOf: "dev-7" } }));
+  });
+
+  it("is previewed where nothing is known yet", async () => {
+    const run = await harness.run(withDatabase("dev-7", { preview: true }));
+    assert.equal(jobs(run).size, 3);
+  });
+});
