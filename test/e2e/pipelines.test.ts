@@ -50,6 +50,9 @@ const report = {
 if (command === "image") writeFileSync(args[args.indexOf("--output") + 1], JSON.stringify(report));
 `;
 
+/** The jobs that an approval's tag starts. */
+const DEPLOY = ["deploy environment", "deploy deploy in prod"];
+
 /** Who works here, by name. */
 const as = (person: string) => ({
   GIT_AUTHOR_NAME: person,
@@ -229,7 +232,8 @@ const as = (person: string) => ({
     const log = ended.map((one) => one.log).join("\n");
     assert.deepEqual(
       ended.map(
-        ({ workflow, job, succeeded: well }) => `${workflow} ${job}${well ? "" : " failed"}`,
+        ({ workflow, job, environment, succeeded: well }) =>
+          `${workflow} ${job}${environment && ` in ${environment}`}${well ? "" : " failed"}`,
       ),
       jobs,
       log,
@@ -256,7 +260,7 @@ const as = (person: string) => ({
     await git("add", "--all");
     await git("commit", "--quiet", "-m", "Change the service");
     const revision = await git("rev-parse", "HEAD");
-    const log = succeeded(await push(git, "dev"), "build build", "build promote");
+    const log = succeeded(await push(git, "dev"), "build build", "build promote in dev");
     const order = [
       "no leaks found",
       "/healthz answers",
@@ -282,7 +286,7 @@ const as = (person: string) => ({
     const digest = await digestOf(`build-${build}`);
     const revision = (await registry.labels(digest))["org.opencontainers.image.revision"];
     const ended = await runner.pushed("refs/heads/dev", revision ?? assert.fail("no revision"));
-    const log = succeeded(ended, "build build", "build promote");
+    const log = succeeded(ended, "build build", "build promote in dev");
     assert.match(log, new RegExp(`build-${build}: there already, built of the same`));
     assert.match(log, new RegExp(`dev: build-${build} is deployed already`));
     assert.equal(await digestOf(`build-${build}`), digest);
@@ -305,14 +309,14 @@ const as = (person: string) => ({
   it("promotes to qa what a merge to qa contains", async () => {
     const { git } = await cloneOf("ann", "qa");
     await git("merge", "--quiet", "--no-ff", "-m", "Merge dev", "origin/dev");
-    succeeded(await push(git, "qa"), "promote promote");
+    succeeded(await push(git, "qa"), "promote promote in qa");
     assert.equal((await releaseOf("qa"))?.imageTag, `dev-${build}`);
   });
 
   it("promotes to stage what a release's branch contains", async () => {
     const { git } = await cloneOf("ann", "qa");
     await git("checkout", "--quiet", "-b", "release/1.0.1");
-    succeeded(await push(git, "release/1.0.1"), "promote promote");
+    succeeded(await push(git, "release/1.0.1"), "promote promote in stage");
     assert.equal((await releaseOf("stage"))?.imageTag, `qa-${build}`);
   });
 
@@ -349,10 +353,10 @@ const as = (person: string) => ({
   });
 
   it("waits for both approvals, and deploys prod on the second", async () => {
-    const first = succeeded(await approve("bob"), "deploy deploy");
+    const first = succeeded(await approve("bob"), ...DEPLOY);
     assert.match(first, /approved by bob@example\.com only; expected .* 1 more must run/);
     assert.equal(await releaseOf("prod"), undefined);
-    const second = succeeded(await approve("carol"), "deploy deploy");
+    const second = succeeded(await approve("carol"), ...DEPLOY);
     assert.match(second, /prod: stage-\d+ is deployed and verified/);
     const release = await releaseOf("prod");
     assert.equal(release?.version, "v1.0.1");
@@ -362,7 +366,7 @@ const as = (person: string) => ({
 
   it("brings dr to the same digest", async () => {
     const inputs = { environment: "dr", tag: "", version: "" };
-    succeeded(await runner.dispatched("promote", "main", inputs), "promote promote");
+    succeeded(await runner.dispatched("promote", "main", inputs), "promote promote in dr");
     const release = await releaseOf("dr");
     assert.equal(release?.version, "v1.0.1");
     assert.equal(release.digest, await digestOf(`build-${build}`));

@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseRef, type Ref } from "../../release/flow";
 import {
@@ -36,6 +36,8 @@ type Names = Readonly<Record<string, string>>;
 export interface Ended {
   readonly workflow: string;
   readonly job: string;
+  /** GitHub's environment, whose role it takes on; empty without one. */
+  readonly environment: string;
   readonly succeeded: boolean;
   /** All that its steps printed. */
   readonly log: string;
@@ -116,7 +118,7 @@ export class Runner {
   private async run(workflow: Workflow, ref: Ref, event: Names): Promise<Ended[]> {
     const full = `refs/${ref.kind === "branch" ? "heads" : "tags"}/${ref.name}`;
     const git = await execa("git", ["rev-parse", `${full}^{commit}`], { cwd: this.machine.remote });
-    const names: Names = {
+    let names: Names = {
       ...this.machine.names,
       "github.ref": full,
       "github.ref_name": ref.name,
@@ -138,8 +140,12 @@ export class Runner {
       const [axis, values = [""]] = Object.entries(job.strategy?.matrix ?? {})[0] ?? [];
       for (const value of values) {
         const own = axis === undefined ? names : { ...names, [`matrix.${axis}`]: value };
-        const { succeeded, log } = await this.runJob(workflow, job, own);
-        ended.push({ workflow: workflow.name, job: name, succeeded, log });
+        const environment = fill(job.environment ?? "", own);
+        const { succeeded, log, outputs } = await this.runJob(workflow, job, own);
+        ended.push({ workflow: workflow.name, job: name, environment, succeeded, log });
+        for (const [output, value] of Object.entries(job.outputs ?? {})) {
+          names = { ...names, [`needs.${name}.outputs.${output}`]: fill(value, outputs) };
+        }
       }
     }
     return ended;
@@ -149,11 +155,13 @@ export class Runner {
     workflow: Workflow,
     job: Job,
     names: Names,
-  ): Promise<Pick<Ended, "succeeded" | "log">> {
+  ): Promise<Pick<Ended, "succeeded" | "log"> & { readonly outputs: Names }> {
     this.checkouts += 1;
     const folder = join(this.machine.folder, `checkout-${this.checkouts}`);
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
+    const output = `${folder}.output`;
+    const outputs: Record<string, string> = {};
     let log = "";
     let failed = false;
     const runSteps = async (steps: readonly Step[], known: Names): Promise<void> => {
@@ -176,6 +184,7 @@ export class Runner {
           if (action === "actions/checkout") await this.checkOut(folder, step, known);
           continue;
         }
+        await writeFile(output, "");
         const ran = await execa("bash", ["-e", "-c", step.run ?? ""], {
           cwd: folder,
           reject: false,
@@ -184,6 +193,8 @@ export class Runner {
             ...this.machine.environment,
             PWD: folder,
             GITHUB_REF: known["github.ref"] ?? "",
+            GITHUB_REF_NAME: known["github.ref_name"] ?? "",
+            GITHUB_OUTPUT: output,
             GITHUB_SHA: known["github.sha"] ?? "",
             GITHUB_REPOSITORY: known["github.repository"] ?? "",
             ...filled(workflow.env, known),
@@ -193,10 +204,14 @@ export class Runner {
         });
         log += `$ ${step.run ?? ""}\n${ran.all}\n`;
         if (ran.failed) failed = true;
+        for (const line of (await readFile(output, "utf8")).split("\n")) {
+          const [key = "", value = ""] = line.split("=");
+          if (key !== "") outputs[`steps.${step.id ?? ""}.outputs.${key}`] = value;
+        }
       }
     };
     await runSteps(job.steps, names);
-    return { succeeded: !failed, log };
+    return { succeeded: !failed, log, outputs };
   }
 
   /** As the action does: a branch as a local one, a tag by its commit. */
@@ -240,7 +255,7 @@ function holds(condition: string | undefined, names: Names, failed: boolean): bo
 /** The part of GitHub's expressions that the workflows use: its operators are JavaScript's. */
 function evaluate(expression: string, names: Names, failed: boolean): unknown {
   const filled = expression
-    .replace(/\b(github|vars|secrets|inputs|matrix)(\.\w+)+/g, (name) =>
+    .replace(/\b(github|vars|secrets|inputs|matrix|needs|steps)(\.\w+)+/g, (name) =>
       JSON.stringify(names[name] ?? ""),
     )
     .replace(/\bfailure\(\)/g, String(failed))

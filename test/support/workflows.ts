@@ -7,6 +7,7 @@ export const ROOT = join(__dirname, "..", "..");
 const FOLDER = join(ROOT, ".github/workflows");
 
 export interface Step {
+  readonly id?: string;
   readonly name?: string;
   readonly uses?: string;
   readonly run?: string;
@@ -18,6 +19,8 @@ export interface Step {
 export interface Job {
   readonly needs?: string | readonly string[];
   readonly if?: string;
+  readonly environment?: string;
+  readonly outputs?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
   readonly permissions?: Readonly<Record<string, string>>;
   readonly concurrency?: { readonly group: string; readonly "cancel-in-progress": boolean };
