@@ -226,6 +226,13 @@ const database = z.strictObject({
     .prefault({}),
 });
 
+const repository = z
+  .string()
+  .regex(
+    /^[a-z0-9.-]+(:\d+)?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+$/,
+    "a registry's host and the image's name, such as registry.example.com/podinfo",
+  );
+
 /** Where the value of a secret comes from. */
 const secret = z.discriminatedUnion("source", [
   /** Pulumi's encrypted config: `pulumi config set --secret NAME`. */
@@ -455,6 +462,8 @@ export const Config = z.strictObject({
   // What describes the environment.
   upstream: environment.optional(),
   versioned: z.boolean({ error: "true or false" }).default(false),
+  /** Whether it is asked for, approved, deployed and taken back together with its upstream. */
+  follows: z.boolean({ error: "true or false" }).default(false),
 
   // What must hold before a release may move; the tool's gates.
   /** Whose word a deployment needs. */
@@ -482,13 +491,22 @@ export const Config = z.strictObject({
   owns: z.array(z.enum(["repository", "roles", "slackChannels"])).default([]),
   registry: z.strictObject({
     kind: z.enum(["ecr", "oci"]),
-    repository: z
-      .string()
-      .regex(
-        /^[a-z0-9.-]+(:\d+)?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)+$/,
-        "a registry's host and the image's name, such as registry.example.com/podinfo",
-      ),
+    repository,
     plainHttp: z.boolean({ error: "true or false" }).optional(),
+    /** How releases get here, where this is another registry than the upstream's. */
+    replica: z
+      .strictObject({
+        /** How long a deployment waits for one to arrive. */
+        timeout: duration.prefault("5m"),
+        /** Where a deployment copies it from; without it, the registries see to that themselves. */
+        mirrorOf: z
+          .strictObject({
+            repository,
+            plainHttp: z.boolean({ error: "true or false" }).optional(),
+          })
+          .optional(),
+      })
+      .optional(),
     pullSecret: z
       .discriminatedUnion("source", [
         /** A docker-registry Secret that something else keeps in the namespace. */

@@ -307,6 +307,9 @@ function crossCheck(where: string, config: Config): Problem[] {
   if (config.upstream === where) {
     add("upstream", where, "another environment", "An environment cannot be its own upstream");
   }
+  if (config.follows && config.upstream === undefined) {
+    add("follows", "true", "false without baton:upstream", "Set baton:upstream to what it follows");
+  }
   const lane = config.approval.hotfix?.upstream;
   if (lane !== undefined && (lane === where || !isEnvironmentName(lane))) {
     const fix = "A hotfix, too, comes from an environment that has verified it: correct it";

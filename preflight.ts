@@ -4,9 +4,16 @@ import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
+import { arrive } from "./registry/replica";
 import { findScan } from "./registry/scans";
 import { planDatabase } from "./database-plan";
-import { checkCandidate, checkRequest, type Release } from "./release/eligibility";
+import {
+  checkCandidate,
+  checkRequest,
+  type Digest,
+  type Release,
+  type ReleaseCandidate,
+} from "./release/eligibility";
 import { formatProblem, formatProblems } from "./release/problem";
 import { scanTerm } from "./release/scan";
 import type { DatabasePlan } from "./release/schema";
@@ -52,10 +59,9 @@ async function resolveRelease(config: StackConfig): Promise<Resolved> {
 
   const candidate = request.ok;
   try {
-    const registry = openRegistry(config.registry);
     const [taken, earned] = await Promise.all([
-      registry.resolve(candidate.imageTag),
-      registry.resolve(candidate.earnedTag),
+      takenOf(config, candidate),
+      openRegistry(config.registry).resolve(candidate.earnedTag),
     ]);
     const release = checkCandidate(candidate, { imageTag: taken, earnedTag: earned });
     if (!("ok" in release)) return { problems: release.problems.map(formatProblem) };
@@ -65,6 +71,21 @@ async function resolveRelease(config: StackConfig): Promise<Resolved> {
     if (!(error instanceof RegistryError)) throw error;
     return { problems: [`${config.environment}: ${error.message}`] };
   }
+}
+
+/**
+ * What the tag names, once it is there. A preview waits for nothing: what follows its upstream is
+ * previewed before the upstream has earned the tag, by the pin alone.
+ */
+async function takenOf(
+  { registry, follows }: StackConfig,
+  { imageTag, imageDigest }: ReleaseCandidate,
+): Promise<Digest | undefined> {
+  if (!pulumi.runtime.isDryRun()) {
+    return arrive(registry, imageTag, imageDigest, (text) => void pulumi.log.info(text));
+  }
+  const there = await openRegistry(registry).resolve(imageTag);
+  return there ?? (follows ? imageDigest : undefined);
 }
 
 /**

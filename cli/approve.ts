@@ -36,6 +36,13 @@ export async function approve(context: Context, environment: string): Promise<Re
     print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
   }
 
+  for (const { environment: name, tag, plan, operations } of await followersOf(context, request)) {
+    print(`With it ${name} takes ${tag}, under plan ${shortHash(plan)}:`);
+    for (const { op, type, names } of groupOperations(parseOperations(operations))) {
+      print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
+    }
+  }
+
   const person = await ledger.person();
   if (includes(request.requesters, person) && policy.notOwnRequest && policy.required > 0) {
     print("It is your own request, so your word does not count.");
@@ -87,7 +94,23 @@ async function openRequest(context: Context, environment: string): Promise<Reque
   checkName(environment);
   await context.project.read(environment);
   await fetchOrNote(context);
-  return latestRequest(context, environment);
+  const request = await latestRequest(context, environment);
+  const { follows } = request;
+  if (follows === undefined) return request;
+  throw new Refusal({
+    where: environment,
+    property: "the request",
+    value: `made together with ${follows.environment}'s, whose words it stands under`,
+    expected: "a word on that one",
+    fix: `Say it of ${follows.environment}, or ask by itself with \`baton request ${environment}\``,
+  });
+}
+
+/** What was asked for together with a request. */
+async function followersOf({ project, ledger }: Context, { environment, id }: Request) {
+  const names = await project.followersOf(environment);
+  const requests = await Promise.all(names.map(async (name) => ledger.request(name)));
+  return requests.flatMap((one) => (one?.id === id ? [one] : []));
 }
 
 async function approvalsFor(context: Context, request: Request) {

@@ -32,7 +32,7 @@ export async function clear(
   preview: () => Promise<readonly Operation[] | Locked>,
 ): Promise<Clearance | Locked> {
   const { environment } = request;
-  const gate = await gateOf(context, request, stackFile, facts);
+  const gate = await gateOf(context, request, stackFile, facts, { wait: true });
   const others = gate.terms.filter(({ name }) => name !== "approvals");
   const [approvals] = gate.terms.filter(({ name }) => name === "approvals");
   if ([...others, approvals].some((term) => term?.state === "fails")) {

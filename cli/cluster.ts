@@ -129,6 +129,21 @@ export class Cluster {
     return (await Promise.all(lists)).flat();
   }
 
+  /** How many pods each Deployment wants and has ready. */
+  async readiness(): Promise<{ name: string; ready: number; wanted: number }[]> {
+    const { namespace } = this;
+    const { items } = await this.ask(() =>
+      this.kubeconfig
+        .makeApiClient(AppsV1Api)
+        .listNamespacedDeployment({ namespace, labelSelector: this.selector() }),
+    );
+    return items.map(({ metadata, spec, status }) => ({
+      name: metadata?.name ?? "",
+      ready: status?.readyReplicas ?? 0,
+      wanted: spec?.replicas ?? 1,
+    }));
+  }
+
   private selector(): string {
     return `app.kubernetes.io/managed-by=pulumi,app.kubernetes.io/instance=${this.environment}`;
   }

@@ -18,6 +18,7 @@ import {
   type Report,
 } from "./context";
 import { readFacts } from "./facts";
+import { withFollowers } from "./followers";
 import { goBack, heldEverywhere } from "./go-back";
 import type { UpResult } from "./pulumi";
 import { summaryOf, waiting } from "./requested";
@@ -44,7 +45,8 @@ export interface Deployment {
 
 /**
  * `baton deploy ENV`: deploys the latest request, exactly as it was approved, and goes back at once
- * when that fails. Whatever was begun by a run that was killed is finished.
+ * when that fails. Whatever was begun by a run that was killed is finished. What was asked for
+ * together with it in environments that follow is deployed next.
  */
 export async function deploy(
   context: Context,
@@ -53,9 +55,19 @@ export async function deploy(
 ): Promise<Report> {
   checkName(environment);
   await context.ledger.check();
-  return onceBegun(context, environment, "deploy", (begun, beginNow) =>
+  const report = await onceBegun(context, environment, "deploy", (begun, beginNow) =>
     attempt(context, environment, yes, begun, beginNow),
   );
+  if (report.outcome !== "done") return report;
+  const { request } = report;
+  return withFollowers(context, environment, report, async (follower) => {
+    const asked = await context.ledger.request(follower);
+    if (asked?.id === request) return deploy(context, follower, { yes: true });
+    context.print(
+      `${follower}: no part of this request; \`baton request ${follower}\` asks for it by itself.`,
+    );
+    return undefined;
+  });
 }
 
 async function attempt(

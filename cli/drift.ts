@@ -5,6 +5,7 @@ import { shortDigest } from "../release/plan";
 import { clusterOf, type Cluster } from "./cluster";
 import { checkName, type Context, type Report } from "./context";
 import type { Facts } from "./facts";
+import { parityLines, parityOf, type Parity } from "./parity";
 import type { RecordedObject } from "./pulumi";
 import { factsOrNote, isOpen } from "./status";
 import { markOf, wrap } from "./text";
@@ -25,6 +26,8 @@ export interface EnvironmentDrift {
   readonly ledger?: { readonly runs: string; readonly recorded: string; readonly ref: string };
   /** What runs, and what the stack file asks for without anybody's request. */
   readonly stackFile?: { readonly runs: string; readonly asksFor: string };
+  /** Of one that follows another: whether it could take over. */
+  readonly parity?: Parity;
   /** Why it could not be compared. */
   readonly unknown?: string;
 }
@@ -55,9 +58,26 @@ export async function drift(context: Context, { environment }: DriftOptions = {}
     if (said.length === 0) print(wrap(`${markOf("passes")} `, `${name}: no drift`, 2));
     for (const text of said) print(wrap(`${markOf("fails")} `, `${name}: ${text}`, 2));
     for (const text of advice) print(wrap("  ", text));
+    const parity = environments.find(({ environment: one }) => one === name)?.parity;
+    if (parity !== undefined) printParity(context, name, parity);
   }
-  const drifted = remarks.some(({ said }) => said.length > 0);
+  const drifted =
+    remarks.some(({ said }) => said.length > 0) ||
+    environments.some(({ parity }) => (parity?.breaks.length ?? 0) > 0);
   return { outcome: drifted ? "refused" : "done", environments };
+}
+
+function printParity({ print }: Context, name: string, parity: Parity): void {
+  const { said, breaks } = parityLines(parity);
+  const [sum = "", ...rest] = said;
+  print(wrap(`${markOf(parity.same ? "passes" : "fails")} `, `${name}: ${sum}`, 2));
+  for (const text of rest) print(wrap("  ", text));
+  if (breaks.length === 0) {
+    print(wrap(`${markOf("passes")} `, `${name}: nothing would break if it took over now`, 2));
+  }
+  for (const text of breaks) {
+    print(wrap(`${markOf("fails")} `, `${name}: if it took over now: ${text}`, 2));
+  }
 }
 
 async function driftOf(
@@ -66,11 +86,12 @@ async function driftOf(
   facts: Facts | undefined,
 ): Promise<EnvironmentDrift> {
   try {
-    const [outside, inside] = await Promise.all([
+    const [outside, inside, parity] = await Promise.all([
       outsideOf(context, environment),
       insideOf(context, environment, facts),
+      parityOf(context, environment, facts),
     ]);
-    return { environment, ...outside, ...inside };
+    return { environment, ...outside, ...inside, ...(parity && { parity }) };
   } catch (error) {
     // The others are compared all the same.
     const unknown = error instanceof Error ? error.message : String(error);

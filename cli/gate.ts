@@ -2,13 +2,15 @@ import { isDeepStrictEqual } from "node:util";
 import { approvalsOf, committed, planTerm, type Approvals } from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
 import type { StackConfig } from "../ledger/stack-config";
-import { RegistryError } from "../registry/errors";
+import { NotArrivedError, RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
 import { findScan } from "../registry/scans";
+import { arrive } from "../registry/replica";
 import {
   fails,
   freezeTerm,
   holdTerm,
+  leadTerm,
   lineTerm,
   passes,
   signOffTerm,
@@ -80,18 +82,28 @@ export async function movementTerms(
   return [...held, ...terms];
 }
 
-/** Whether the registry holds the tag, and under the digest that was asked for. */
+/**
+ * Whether the registry holds the tag, and under the digest that was asked for.
+ * @param wait whether a release that is on its way there is waited for
+ */
 export async function registryTerms(
   environment: string,
   config: StackConfig,
   { tag, digest }: { tag: string; digest: string | undefined },
+  wait?: Context["showProgress"],
 ): Promise<Term[]> {
   const giver = parseTag(tag)?.giver ?? "nobody";
   let found: string | undefined;
   try {
-    found = await openRegistry(config.registry).resolve(tag);
+    found =
+      wait === undefined
+        ? await openRegistry(config.registry).resolve(tag)
+        : await wait(`${environment}: ${tag} in its registry`, (show) =>
+            arrive(config.registry, tag, digest, show),
+          );
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
+    if (error instanceof NotArrivedError) return [notArrived(environment, error)];
     return [
       fails("earned", "the registry cannot be asked", {
         where: environment,
@@ -156,6 +168,17 @@ export async function scanTerms(
   return [passes("scan", `the image runs already, although: ${term.says}`)];
 }
 
+function notArrived(environment: string, { message }: NotArrivedError): Term {
+  const [value = "", fix = ""] = message.split(". ");
+  return fails("earned", "it has not arrived", {
+    where: environment,
+    property: "the registry",
+    value,
+    expected: "the upstream's release",
+    fix: fix.replace(/\.$/, ""),
+  });
+}
+
 /** All that must hold before a request may be deployed. */
 export interface Gate {
   readonly terms: readonly Term[];
@@ -166,30 +189,51 @@ export interface Gate {
   readonly approvals: Approvals;
 }
 
+/** @param wait whether to wait, bounded, for a release that is on its way to the registry */
 export async function gateOf(
   context: Context,
   request: Request,
   stackFile: string,
   facts: Facts,
+  { wait = false }: { readonly wait?: boolean } = {},
 ): Promise<Gate> {
   const { project, ledger } = context;
-  const { environment } = request;
+  const { environment, follows } = request;
   const config = project.parse(environment, stackFile);
-  const [plan, schema, last] = await Promise.all([
+  const [plan, last] = await Promise.all([
     planTerm(project, ledger, request, stackFile),
-    schemaFacts(context, environment, config, request),
     facts.lastDeployed(environment),
   ]);
-  const scan = config.scan && (await scanOf(config, request.digest));
-  const [approvals, registry, scanned, movement] = await Promise.all([
+  const leads = follows === undefined ? [] : [leadTermOf(request, follows.environment, facts)];
+  // What the other one has not earned will not arrive.
+  const waits = wait && leads.every(({ state }) => state === "passes");
+  const registry = await registryTerms(
+    environment,
+    config,
+    request,
+    waits ? context.showProgress : undefined,
+  );
+  // Asked once the image is there.
+  const [scan, schema] = await Promise.all([
+    config.scan && scanOf(config, request.digest),
+    schemaFacts(context, environment, config, request),
+  ]);
+  const [approvals, scanned, movement] = await Promise.all([
     approvalsOf(project, ledger, request, config, last, schema.change, context.now()),
-    registryTerms(environment, config, request),
     scan === undefined ? [] : scanTerms(context, environment, config, request.digest, scan),
     movementTerms(context, environment, config, request, facts),
   ]);
-  const terms = [
-    ...[...registry, ...scanned, plan],
-    ...[...schema.terms, ...approvals.terms, ...movement],
-  ];
+  // Before it is there, the registry has nothing to say.
+  const first = leads.some(({ state }) => state !== "passes")
+    ? leads
+    : [...leads, ...registry, ...scanned];
+  const terms = [...first, plan, ...schema.terms, ...approvals.terms, ...movement];
   return { terms, scan, schema, approvals };
+}
+
+export function leadTermOf({ environment, id }: Request, lead: string, facts: Facts): Term {
+  const outcomes = facts.outcomesOf(lead);
+  // What it has left since is no longer what to follow.
+  const last = outcomes.find(({ result }) => result !== "failed");
+  return leadTerm(environment, lead, last?.result === "deployed" && last.request === id);
 }

@@ -1,13 +1,14 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { lastDeployed, orderTerm, planTerm } from "../ledger/gate";
-import type { Request } from "../ledger/ledger";
+import { lastDeployed, orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
+import type { Request, Wish } from "../ledger/ledger";
+import type { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
 import { POLICY_KEYS, type StackConfig } from "../ledger/stack-config";
 import { writeAtomically } from "../ledger/stack-file";
 import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
-import { cardBlocks, formatCard, type ChangeCard } from "../release/change-card";
+import { cardBlocks, formatCard, type ChangeCard, type FollowerCard } from "../release/change-card";
 import { checkRequest, hotfixFromOf, type Digest } from "../release/eligibility";
 import { problemsOf, type Term } from "../release/gate";
 import { isTree, type Tree } from "../release/merge";
@@ -15,8 +16,8 @@ import { formatOperations, groupOperations, notRoutine } from "../release/operat
 import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
 import { describeScan } from "../release/scan";
-import { settingsDifference } from "../release/settings-difference";
-import { targetOf } from "../release/way-back";
+import { settingsDifference, type SettingsChange } from "../release/settings-difference";
+import { targetOf, type Target } from "../release/way-back";
 import { commitsBetween } from "./commits";
 import {
   checkName,
@@ -52,62 +53,51 @@ export async function request(
   options: RequestOptions,
 ): Promise<Report & { readonly card: ChangeCard; readonly gate: Term["state"] }> {
   checkName(environment);
-  const { project, pulumi, ledger, print } = context;
+  const { project, ledger, print } = context;
   const former = await project.read(environment);
   const config = project.parse(environment, former);
   await fetchOrRefuse(context);
   await ledger.person();
 
-  const chosen = await chooseRelease(context, environment, config, options);
-  const { tag, digest, version } = chosen;
-  const text = project.edit(environment, former, {
-    imageTag: tag,
-    imageDigest: digest,
-    version,
-    rollbackOf: undefined,
-    hotfixFrom: hotfixFromOf(tag, config.upstream),
-  });
-  const [plan, running] = await Promise.all([
-    project.plan(environment, text),
-    pulumi.outputs(environment),
-  ]);
-  await recordUnapproved(context, environment, running);
-  // The stack file stays as it is until the preview has succeeded, whatever happens meanwhile.
-  const preview = await context.showProgress(`${environment}: preview ${tag}`, () =>
-    pulumi.preview(environment, text),
-  );
+  const { earnedTag, ...chosen } = await chooseRelease(context, environment, config, options);
+  const hotfix = options.hotfix ?? false;
+  // The stack files stay as they are until the previews have succeeded, whatever happens meanwhile.
+  const lead = await prepare(context, environment, former, chosen, hotfix);
+  const { text, preview, running } = lead;
+  const followers = await prepareFollowers(context, environment, lead, earnedTag);
 
-  if ((await project.read(environment)) !== former) {
+  const all = [lead, ...followers];
+  for (const { environment: name, former: previewed } of all) {
+    if ((await project.read(name)) === previewed) continue;
     throw new Refusal({
-      where: environment,
-      property: project.stackFile(environment),
+      where: name,
+      property: project.stackFile(name),
       value: "another one than was previewed",
       expected: "no change while the preview ran",
       fix: "Run the same command again",
     });
   }
-  if (text !== former) {
-    await writeAtomically(join(project.folder, project.stackFile(environment)), text);
+  for (const one of all) {
+    if (one.text === one.former) continue;
+    await writeAtomically(join(project.folder, one.wish.file), one.text);
   }
-  const hotfix = options.hotfix ?? false;
-  if (!(await isOpen(context, environment, plan.hash, text, hotfix))) {
-    await ledger.ask(
-      environment,
-      project.stackFile(environment),
-      chosen,
-      { hash: plan.hash, parts: formatParts(plan.parts) },
-      {
-        hotfix,
-        operations: formatOperations(preview.operations),
-        notes: options.notes ?? "",
-        author: options.author,
-      },
-    );
+  const open = await Promise.all(all.map(async (one) => isOpen(context, one)));
+  const ids = new Set(open.map((request) => request?.id));
+  if (open.includes(undefined) || ids.size > 1) {
+    const { file, target, plan, operations } = lead.wish;
+    await ledger.ask(environment, file, target, plan, {
+      ...{ hotfix, operations, notes: options.notes ?? "", author: options.author },
+      followers: followers.map(({ wish }) => wish),
+    });
   }
   const made = await latestRequest(context, environment);
   const facts = await readFacts(context);
   const gate = await gateOf(context, made, text, facts);
-  const card = await cardOf(context, made, config, { gate, preview, running, facts, options });
+  const known = { gate, preview, running, facts, options };
+  const card = {
+    ...(await cardOf(context, made, config, known)),
+    followers: await Promise.all(followers.map(async (one) => followerCard(context, one, facts))),
+  };
   print(formatCard(card, process.stdout.columns));
   if (card.missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
   await publish(context);
@@ -122,16 +112,105 @@ export async function request(
   return { outcome: "done", environment, request: made.id, card, gate: gateState };
 }
 
-/** Whether the latest request is for this plan, and neither rejected, done, over nor overtaken. */
+/** What is about to be asked for in one environment. */
+interface Prepared {
+  readonly environment: string;
+  readonly wish: Wish;
+  /** The stack file as it was, and as it would be. */
+  readonly former: string;
+  readonly text: string;
+  readonly preview: Preview;
+  readonly running: StackOutputs;
+}
+
+async function prepare(
+  context: Context,
+  environment: string,
+  former: string,
+  target: Target,
+  hotfix: boolean,
+): Promise<Prepared> {
+  const { project, pulumi } = context;
+  const { tag, digest, version } = target;
+  const text = project.edit(environment, former, {
+    imageTag: tag,
+    imageDigest: digest,
+    version,
+    rollbackOf: undefined,
+    hotfixFrom: hotfixFromOf(tag, project.parse(environment, former).upstream),
+  });
+  const [{ hash, parts }, running] = await Promise.all([
+    project.plan(environment, text),
+    pulumi.outputs(environment),
+  ]);
+  await recordUnapproved(context, environment, running);
+  const preview = await context.showProgress(`${environment}: preview ${tag}`, () =>
+    pulumi.preview(environment, text),
+  );
+  const wish = {
+    environment,
+    file: project.stackFile(environment),
+    target,
+    plan: { hash, parts: formatParts(parts) },
+    hotfix,
+    operations: formatOperations(preview.operations),
+  };
+  return { environment, wish, former, text, preview, running };
+}
+
+/**
+ * What follows an environment, with the tag that it will earn. One that cannot be previewed is left
+ * out, and said: another region's trouble is no reason to change nothing in this one.
+ */
+async function prepareFollowers(
+  context: Context,
+  environment: string,
+  { wish }: Prepared,
+  imageTag: string,
+): Promise<Prepared[]> {
+  const { project, print } = context;
+  const prepared: Prepared[] = [];
+  for (const name of await project.followersOf(environment)) {
+    const former = await project.read(name);
+    const { upstream, versioned, approval } = project.parse(name, former);
+    const asked = { environment: name, upstream, versioned, imageTag };
+    const checked = checkRequest({
+      ...asked,
+      version: versioned ? wish.target.version : undefined,
+    });
+    if ("problems" in checked) throw new Refusal(checked.problems);
+    const { version, earnedTag } = checked.ok;
+    const target = {
+      tag: imageTag,
+      digest: wish.target.digest,
+      version: versioned ? version : undefined,
+    };
+    // Without a fast lane of its own it takes the ordinary one.
+    const hotfix = wish.hotfix && approval.hotfix !== undefined;
+    try {
+      const one = await prepare(context, name, former, target, hotfix);
+      prepared.push(one, ...(await prepareFollowers(context, name, one, earnedTag)));
+    } catch (error) {
+      const why = (error instanceof Error ? error.message : String(error)).split("\n")[0] ?? "";
+      print(
+        `${name}: left out of this request, as it cannot be previewed (${why.replace(/\.$/, "")}). ` +
+          `Once that is settled, ask by itself with \`baton request ${name}\`.`,
+      );
+    }
+  }
+  return prepared;
+}
+
+/**
+ * The latest request where it is for this plan, and neither rejected, done, over nor overtaken.
+ */
 async function isOpen(
   { ledger, project, now }: Context,
-  environment: string,
-  plan: string,
-  stackFile: string,
-  hotfix: boolean,
-): Promise<boolean> {
+  { environment, wish, text: stackFile }: Prepared,
+): Promise<Request | undefined> {
+  const { plan, hotfix } = wish;
   const latest = await ledger.request(environment);
-  if (latest?.plan !== plan || latest.hotfix !== hotfix) return false;
+  if (latest?.plan !== plan.hash || latest.hotfix !== hotfix) return undefined;
   const committed = await ledger.show("HEAD", project.stackFile(environment));
   const words = await ledger.words(latest);
   const outcomes = await ledger.outcomes(environment);
@@ -143,13 +222,13 @@ async function isOpen(
   const { approval } = project.parse(environment, stackFile);
   const lane = hotfix ? approval.hotfix : undefined;
   const over = latest.at.getTime() + (lane?.expiresAfter ?? Infinity) * 1000 <= now().getTime();
-  return (
+  const open =
     committed === stackFile &&
     stands.every(({ state }) => state === "passes") &&
     !over &&
     !words.some(({ kind }) => kind === "reject") &&
-    !outcomes.some(({ request: id, result }) => id === latest.id && result === "deployed")
-  );
+    !outcomes.some(({ request: id, result }) => id === latest.id && result === "deployed");
+  return open ? latest : undefined;
 }
 
 /** What people decide on. */
@@ -172,7 +251,8 @@ async function cardOf(
   const [commits, last, given, scan] = await Promise.all([
     commitsOf(options.source ?? project.folder, config, release?.digest, digest),
     facts.lastDeployed(environment),
-    giver === undefined ? undefined : pulumi.outputs(giver),
+    // Its region may be away.
+    giver === undefined ? undefined : pulumi.outputs(giver).catch(() => undefined),
     gate.scan ?? scanOf(config, digest),
   ]);
   const extraordinary = notRoutine(preview.operations);
@@ -187,13 +267,7 @@ async function cardOf(
     plan: shortHash(made.plan),
     requester: made.requesters[0] ?? "",
     commits,
-    settings:
-      last === undefined
-        ? []
-        : settingsDifference(
-            withPolicy(last.config, last.allowedSigners),
-            withPolicy(config, await project.text(config.approval.allowedSigners)),
-          ),
+    settings: await settingsOf(project, config, last),
     operations: groupOperations(preview.operations),
     suites: given?.earnedTag === tag ? (given.suites ?? []) : [],
     scan: describeScan(scan, config.scan, now()),
@@ -202,6 +276,41 @@ async function cardOf(
     routine: extraordinary.length === 0 && gate.schema.change === undefined,
     missing,
   };
+}
+
+/** What is approved of an environment that follows another. */
+async function followerCard(
+  { project }: Context,
+  { environment, wish, text, preview, running }: Prepared,
+  facts: Facts,
+): Promise<FollowerCard> {
+  const { release } = running;
+  return {
+    environment,
+    from: release === undefined ? {} : targetOf(release),
+    to: wish.target,
+    plan: shortHash(wish.plan.hash),
+    settings: await settingsOf(
+      project,
+      project.parse(environment, text),
+      await facts.lastDeployed(environment),
+    ),
+    operations: groupOperations(preview.operations),
+    routine: notRoutine(preview.operations).length === 0,
+  };
+}
+
+/** What differs from what was deployed last. */
+async function settingsOf(
+  project: Project,
+  config: StackConfig,
+  last: LastDeployed | undefined,
+): Promise<SettingsChange[]> {
+  if (last === undefined) return [];
+  return settingsDifference(
+    withPolicy(last.config, last.allowedSigners),
+    withPolicy(config, await project.text(config.approval.allowedSigners)),
+  );
 }
 
 /** The policy is approved with the settings, so it is shown with them. */
@@ -243,10 +352,17 @@ async function chooseRelease(
   environment: string,
   config: StackConfig,
   options: RequestOptions,
-): Promise<{ tag: string; digest: Digest; version: string | undefined }> {
+): Promise<{ tag: string; digest: Digest; version: string | undefined; earnedTag: string }> {
   const { versioned, registry, approval } = config;
   const upstream = (options.hotfix ? approval.hotfix?.upstream : undefined) ?? config.upstream;
-  const given = upstream === undefined ? {} : await pulumi.outputs(upstream);
+  const given: StackOutputs =
+    upstream === undefined
+      ? {}
+      : await pulumi.outputs(upstream).catch((error: unknown) => {
+          // Whoever names a tag needs nothing of the upstream, whose region may be away.
+          if (options.tag === undefined) throw error;
+          return {};
+        });
   const tag = options.tag ?? given.earnedTag;
   if (tag === undefined) {
     throw new Refusal({
@@ -291,5 +407,6 @@ async function chooseRelease(
           : `Deploy and verify it in ${upstream} first, or correct the tag`,
     });
   }
-  return { tag, digest, version: versioned ? checked.ok.version : undefined };
+  const { earnedTag } = checked.ok;
+  return { tag, digest, version: versioned ? checked.ok.version : undefined, earnedTag };
 }

@@ -6,6 +6,7 @@ import { wayBack } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunWayBack } from "./begun";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
+import { withFollowers } from "./followers";
 import { goBack, heldEverywhere } from "./go-back";
 import { recordUnapproved } from "./unapproved";
 
@@ -14,7 +15,10 @@ export interface RollbackOptions {
   readonly to?: string;
 }
 
-/** `baton rollback ENV`: the former release, at once and without anybody's approval. */
+/**
+ * `baton rollback ENV`: the former release, at once and without anybody's approval; also in the
+ * environments that follow.
+ */
 export async function rollback(
   context: Context,
   environment: string,
@@ -45,9 +49,7 @@ async function attempt(
   if (begun !== undefined && last?.result === "rolled-back" && before?.ref === begun.after) {
     const { target, left } = begun;
     print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${last.ref}).`);
-    await publish(context);
-    await end(context, environment);
-    return { outcome: "done", environment, ...target, left, ref: last.ref };
+    return finish(context, environment, { ...target, left, ref: last.ref });
   }
   const { release: running } = outputs;
   const same = last?.ref === begun?.after ? begun : undefined;
@@ -123,7 +125,23 @@ async function attempt(
     left: left.tag,
     who: await ledger.person(),
   });
+  return finish(context, environment, { ...target, left, ref });
+}
+
+/** Tells others, and takes back what follows, before the way back is over. */
+async function finish(
+  context: Context,
+  environment: string,
+  summary: Readonly<Record<string, unknown>>,
+): Promise<Report> {
   await publish(context);
+  const { earnedTag: to } = await context.pulumi.outputs(environment);
+  const report = { outcome: "done", environment, ...summary } as const;
+  const followed = await withFollowers(context, environment, report, async (follower) => {
+    const { release } = await context.pulumi.outputs(follower);
+    if (release === undefined || to === undefined || release.imageTag === to) return undefined;
+    return rollback(context, follower, { to });
+  });
   await end(context, environment);
-  return { outcome: "done", ...summary, ref };
+  return followed;
 }

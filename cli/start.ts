@@ -4,7 +4,7 @@ import { Refusal } from "../ledger/refusal";
 import { problemsOf } from "../release/gate";
 import { publish, type Context, type Report } from "./context";
 import type { Facts } from "./facts";
-import { movementTerms } from "./gate";
+import { leadTermOf, movementTerms } from "./gate";
 import { summaryOf, waiting } from "./requested";
 
 /**
@@ -26,7 +26,9 @@ export async function startRun(context: Context, request: Request, facts: Facts)
   const people = approvals.terms.filter(
     ({ name }) => name !== "approvals" || !approvals.unattended,
   );
-  const terms = [...people, ...movement];
+  const lead = request.follows?.environment;
+  const leads = lead === undefined ? [] : [leadTermOf(request, lead, facts)];
+  const terms = [...leads, ...people, ...movement];
   if (terms.some(({ state }) => state === "fails")) {
     await publish(context);
     throw new Refusal(problemsOf(terms));

@@ -9,7 +9,7 @@ import { formatTime } from "../release/time";
 import { targetOf } from "../release/way-back";
 import { fetchOrNote, type Context, type Report } from "./context";
 import { readFacts, type Facts } from "./facts";
-import { movementTerms, type Moving } from "./gate";
+import { leadTermOf, movementTerms, type Moving } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { unreviewedOf } from "./sign-off";
 import { isColoured, lengthOf, markOf, plain, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
@@ -181,7 +181,10 @@ async function termsOf(
             )
             .then(({ terms }) => terms),
     ]);
-    return [...people, ...movement];
+    const lead = request?.follows?.environment;
+    const leads =
+      request === undefined || lead === undefined ? [] : [leadTermOf(request, lead, facts)];
+    return [...leads, ...people, ...movement];
   } catch (error) {
     // What the ledger cannot tell of one environment hides no other.
     if (!(error instanceof Refusal)) throw error;

@@ -116,15 +116,18 @@ export async function approvalsOf(
     change?.wayBack === "restore",
   );
   const signers = last?.allowedSigners ?? (await project.text(policy.allowedSigners));
-  const [words, order] = await Promise.all([
+  const [given, order] = await Promise.all([
     ledger.words(request, policy.signed ? signers : undefined),
     orderTerm(ledger, request, last),
   ]);
+  const stray = isStray(request, last?.config ?? present);
+  const words = stray ? [] : given;
   const approvals = approvalsTerm(environment, policy, requesters, words, now);
   const lanes: Term[] = [];
   if (hotfix && lane !== undefined) {
     lanes.push(expiryTerm(environment, request.at, lane.expiresAfter, now));
   }
+  if (stray && policy.required > 0) lanes.push(strayTerm(request));
   const isOpen = hotfix ? lane !== undefined : present.hotfixFrom === undefined;
   if (!isOpen || (present.hotfixFrom ?? lane?.upstream) !== lane?.upstream) {
     lanes.push(closedLane(environment, hotfix, present.hotfixFrom));
@@ -159,6 +162,26 @@ function isUnattended(
   return settingsDifference(last.config.settings, present.settings).every(({ path }) =>
     allowed.includes(path),
   );
+}
+
+/**
+ * Whether a request stands under the words for an environment that its own does not follow: whoever
+ * approved the one has not decided on the other.
+ */
+function isStray({ follows }: Request, counting: StackConfig): boolean {
+  if (follows === undefined) return false;
+  return !counting.follows || counting.upstream !== follows.environment;
+}
+
+function strayTerm({ environment, follows }: Request): Term {
+  const says = `asked for together with ${follows?.environment ?? ""}, which it did not follow so far`;
+  return fails("order", says, {
+    where: environment,
+    property: "the request",
+    value: says,
+    expected: "a request of its own, or baton:follows in what was deployed last",
+    fix: `Ask with \`baton request ${environment}\``,
+  });
 }
 
 /** A hotfix where the policy knows of none, or of one from elsewhere. */

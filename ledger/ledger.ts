@@ -30,6 +30,8 @@ export interface Request {
   /** The previewed operations, a line each. */
   readonly operations: readonly string[];
   readonly notes: string;
+  /** Where it follows another environment: what people's words are on. */
+  readonly follows: { readonly environment: string; readonly plan: string } | undefined;
   /** Where a merge or a rebase has made its commit anew: those that people's words are on. */
   readonly origins?: readonly string[];
 }
@@ -39,8 +41,19 @@ export interface RequestDetails {
   readonly hotfix: boolean;
   readonly operations: readonly string[];
   readonly notes: string;
+  /** What is deployed after it, under the same words. */
+  readonly followers?: readonly Wish[];
   /** Who asks, as git writes it; whoever commits it unless given. */
   readonly author?: string | undefined;
+}
+
+/** What a request asks for in one environment. */
+export interface Wish extends Pick<RequestDetails, "hotfix" | "operations"> {
+  readonly environment: string;
+  /** The stack file that says so. */
+  readonly file: string;
+  readonly target: Target;
+  readonly plan: { readonly hash: string; readonly parts: string };
 }
 
 export interface LedgerOutcome extends Outcome {
@@ -234,7 +247,8 @@ export class Ledger {
 
   /** A request by what it says, and by what it has said where people's words are. */
   private async withOrigins(made: Request): Promise<Request> {
-    const entries = await this.entries(`approve/${made.environment}/${shortHash(made.plan)}`);
+    const { environment, plan } = wordsOn(made);
+    const entries = await this.entries(`approve/${environment}/${shortHash(plan)}`);
     const others = entries.filter(
       ({ commit, message }) =>
         commit !== made.commit && parseTrailers(message)["Baton-Id"] === made.id,
@@ -265,7 +279,12 @@ export class Ledger {
     if (!commit || author === undefined || committer === undefined || message === undefined) {
       return undefined;
     }
-    const trailers = parseTrailers(message);
+    const wishes = wishesOf(message);
+    const own = wishes.find((wish) => wish.startsWith(`${REQUEST}: ${environment}\n`));
+    if (own === undefined) return undefined;
+    const trailers = parseTrailers(own);
+    const lead = parseTrailers(wishes[0] ?? "");
+    const led = lead[REQUEST] ?? environment;
     return {
       environment,
       id: trailers["Baton-Id"] ?? commit,
@@ -278,8 +297,12 @@ export class Ledger {
       version: trailers["Baton-Version"],
       hotfix: trailers["Baton-Hotfix"] !== undefined,
       requesters: [...new Set([author, committer])],
-      operations: [...message.matchAll(OPERATIONS)].map(([, line = ""]) => line),
+      operations: [...own.matchAll(OPERATIONS)].map(([, line = ""]) => line),
       notes: notesOf(message),
+      follows:
+        led === environment || lead["Baton-Id"] !== trailers["Baton-Id"]
+          ? undefined
+          : { environment: led, plan: lead["Baton-Plan"] ?? "" },
     };
   }
 
@@ -311,30 +334,24 @@ export class Ledger {
     return { outcome: newest, ...(found === "" ? {} : { commit: found }) };
   }
 
-  /** Commits a stack file as a request. */
+  /** Commits a stack file, and those of what follows its environment, as a request. */
   async ask(
     environment: string,
     file: string,
     target: Target,
-    plan: { readonly hash: string; readonly parts: string },
-    { hotfix, operations, notes, author }: RequestDetails,
+    plan: Wish["plan"],
+    { notes, author, followers = [], ...said }: RequestDetails,
   ): Promise<void> {
-    const trailers = formatTrailers({
-      [REQUEST]: environment,
-      "Baton-Id": randomUUID(),
-      "Baton-Tag": target.tag,
-      "Baton-Digest": target.digest,
-      "Baton-Version": target.version,
-      "Baton-Hotfix": hotfix ? "yes" : undefined,
-      "Baton-Plan": plan.hash,
-      "Baton-Parts": plan.parts,
-    });
-    const lines = operations.map((line) => `${OPERATION}: ${line}\n`).join("");
+    const wishes = [{ environment, file, target, plan, ...said }, ...followers];
+    const id = randomUUID();
     // A line of the notes must not pass for a trailer.
     const text = notes.trim().replace(/^(?=Baton-)/gm, " ");
-    const subject = `Request ${target.tag} for ${environment}`;
-    const message = `${subject}\n\n${text === "" ? "" : `${text}\n\n`}${trailers}${lines}`;
-    await this.commit(file, message, author);
+    const names = wishes.map((wish) => wish.environment).join(" and ");
+    const subject = `Request ${target.tag} for ${names}`;
+    const paragraphs = [subject, ...(text === "" ? [] : [text])];
+    const message = [...paragraphs, ...wishes.map((wish) => formatWish(wish, id))].join("\n\n");
+    const files = wishes.map((wish) => wish.file);
+    await this.commit(files, message, author);
   }
 
   /**
@@ -357,14 +374,14 @@ export class Ledger {
       "Baton-Digest": to.digest,
       "Baton-Version": to.version,
     });
-    await this.commit(file, `Roll ${environment} back from ${left} to ${to.tag}\n\n${trailers}`);
+    await this.commit([file], `Roll ${environment} back from ${left} to ${to.tag}\n\n${trailers}`);
   }
 
-  /** Commits one file as it is, and nothing else; also when it has not changed. */
-  private async commit(file: string, message: string, author?: string): Promise<void> {
-    await this.git.run(["add", "--", file]);
+  /** Commits files as they are, and nothing else; also when they have not changed. */
+  private async commit(files: readonly string[], message: string, author?: string): Promise<void> {
+    await this.git.run(["add", "--", ...files]);
     const by = author === undefined ? [] : [`--author=${author}`];
-    const args = ["commit", "--quiet", "--allow-empty", ...by, "-F", "-", "--only", "--", file];
+    const args = ["commit", "--quiet", "--allow-empty", ...by, "-F", "-", "--only", "--", ...files];
     await this.git.run(args, message);
   }
 
@@ -608,11 +625,11 @@ export class Ledger {
   }
 
   private async wordsOf(kinds: readonly Word["kind"][], request: Request): Promise<Entry[]> {
-    const { environment, plan } = request;
+    const { environment, plan } = wordsOn(request);
     const folders = kinds.map((kind) => `${kind}/${environment}/${shortHash(plan)}`);
     return (await this.entries(...folders)).filter(({ ref, commit, message }) => {
       const trailers = parseTrailers(message);
-      const ofIt = trailers["Baton-Id"] === request.id && trailers["Baton-Plan"] === request.plan;
+      const ofIt = trailers["Baton-Id"] === request.id && trailers["Baton-Plan"] === plan;
       // A commit made anew under the same id may say something else: nobody has approved that one.
       const onIt = commit === request.commit || request.origins?.includes(commit) === true;
       return ofIt && (ref.startsWith("reject/") || onIt);
@@ -687,8 +704,35 @@ export class Ledger {
 }
 
 /** What people approve of a request, beside what its plan is of. */
-function saidBy({ id, plan, parts, tag, digest, version, hotfix, operations }: Request) {
-  return { id, plan, parts, tag, digest, version, hotfix, operations };
+function saidBy(request: Request) {
+  const { id, plan, parts, tag, digest, version, hotfix, operations, follows } = request;
+  return { id, plan, parts, tag, digest, version, hotfix, operations, follows };
+}
+
+/** What people approve where they approve a request: the whole commit, by its first plan. */
+function wordsOn({ follows, environment, plan }: Request) {
+  return follows ?? { environment, plan };
+}
+
+/** As the tool has it in the message of a request, after a line of its own. */
+function formatWish(wish: Wish, id: string): string {
+  const { environment, target, plan, hotfix, operations } = wish;
+  const trailers = formatTrailers({
+    [REQUEST]: environment,
+    "Baton-Id": id,
+    "Baton-Tag": target.tag,
+    "Baton-Digest": target.digest,
+    "Baton-Version": target.version,
+    "Baton-Hotfix": hotfix ? "yes" : undefined,
+    "Baton-Plan": plan.hash,
+    "Baton-Parts": plan.parts,
+  });
+  return trailers + operations.map((line) => `${OPERATION}: ${line}\n`).join("");
+}
+
+/** What a request's message says of each of its environments, the one that others follow first. */
+function wishesOf(message: string): string[] {
+  return message.split(new RegExp(`^(?=${REQUEST}: )`, "m")).slice(1);
 }
 
 const ENTRY_FIELDS = [

@@ -56,6 +56,17 @@ export class Project {
     return orderPath(Object.fromEntries(upstreams));
   }
 
+  /** The environments that are asked for, approved and deployed together with another. */
+  async followersOf(environment: string): Promise<string[]> {
+    const path = await this.path();
+    const configs = await Promise.all(
+      path.map(async (name) => [name, await this.config(name)] as const),
+    );
+    return configs.flatMap(([name, { follows, upstream }]) =>
+      follows && upstream === environment ? [name] : [],
+    );
+  }
+
   /** A file of the project; empty where there is none. */
   async text(file: string): Promise<string> {
     return readStackFile(join(this.folder, file));

@@ -16,6 +16,7 @@ const Known = z.object(
     hotfixFrom: true,
     upstream: true,
     versioned: true,
+    follows: true,
     registry: true,
     cluster: true,
     database: true,

@@ -13,3 +13,8 @@ export class TagConflictError extends RegistryError {
     );
   }
 }
+
+/** A release did not get to its registry in time. The message says what to do, after its first stop. */
+export class NotArrivedError extends RegistryError {
+  override readonly name = "NotArrivedError";
+}

@@ -16,7 +16,7 @@ import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";
 
 /** Every form a manifest may be stored in; a registry converts what is not asked for. */
-const MANIFEST_TYPES = [
+export const MANIFEST_TYPES = [
   "application/vnd.oci.image.index.v1+json",
   "application/vnd.oci.image.manifest.v1+json",
   "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -211,13 +211,18 @@ export class OciRegistry implements Registry, Contents {
     return response;
   }
 
-  /** One request to the repository, logging in when asked to and trying again what may pass. */
-  private async request(
+  /**
+   * One request to the repository, logging in when asked to and trying again what may pass.
+   * @param path in the repository, or from `/` in the registry
+   */
+  async request(
     method: string,
     path: string,
     init: { headers: Record<string, string>; body?: Uint8Array<ArrayBuffer> },
   ): Promise<Response> {
-    const url = `${this.base}/v2/${this.name}/${path}`;
+    const url = path.startsWith("/")
+      ? `${this.base}${path}`
+      : `${this.base}/v2/${this.name}/${path}`;
     const send = () => this.send(url, { method, ...init });
     const response = await send();
     if (response.status !== 401) return response;

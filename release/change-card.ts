@@ -66,9 +66,17 @@ export interface ChangeCard {
   readonly notes?: string | undefined;
   /** Whether it is nothing but what every release does. */
   readonly routine: boolean;
+  /** The environments that follow this one. */
+  readonly followers?: readonly FollowerCard[] | undefined;
   /** What still stands in the way. */
   readonly missing: readonly string[];
 }
+
+/** What is approved together with the card's own release, and deployed after it. */
+export type FollowerCard = Pick<
+  ChangeCard,
+  "environment" | "from" | "to" | "plan" | "settings" | "operations" | "routine"
+>;
 
 /** One thing the card says, in as many lines as it takes; `exact` ones are never wrapped. */
 interface Row {
@@ -109,12 +117,24 @@ function rowsOf(card: ChangeCard): Row[][] {
         : [row("suites", ...(suites.length === 0 ? [NOT_KNOWN] : suites.flatMap(suiteLines)))]),
       row("scan", card.scan),
     ],
+    ...(card.followers ?? []).map(followerRows),
     notes.trim() === "" ? [] : [row("notes", ...notes.trim().split(/\r?\n/))],
     [
       row("approval", card.routine ? "routine" : "not routine"),
       ...card.missing.map((text) => row("missing", text)),
     ],
   ].filter((group) => group.length > 0);
+}
+
+function followerRows({ environment, from, to, ...follower }: FollowerCard): Row[] {
+  const { plan, operations, settings = [], routine } = follower;
+  const what = `${change(from.tag, to.tag)}, once that has succeeded`;
+  const rest = `plan ${plan}; ${routine ? "routine" : "not routine"}`;
+  return [
+    { name: environment, lines: [what, rest] },
+    ...operations.map(operationRow),
+    ...(settings.length === 0 ? [] : [{ name: "settings", lines: settings.map(settingLine) }]),
+  ];
 }
 
 function change(one?: string, other?: string): string {

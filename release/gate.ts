@@ -19,6 +19,7 @@ export interface Term {
     | "schema"
     | "scan"
     | "plan"
+    | "lead"
     | "approvals"
     | "freeze"
     | "soak"
@@ -128,6 +129,22 @@ export function soakTerm(
   const value = `not over until ${formatTime(passesAt)}`;
   const fix = "Run the same command again then; the way back is always open";
   return waits(name, value, { ...problem, value, fix }, passesAt);
+}
+
+/**
+ * Whether the environment that another follows runs what both were asked to run.
+ * @param runs whether its deployment of that very request was recorded as verified
+ */
+export function leadTerm(environment: string, lead: string, runs: boolean): Term {
+  if (runs) return passes("lead", `${lead} runs it`);
+  const says = `${lead} has not deployed it yet`;
+  return waits("lead", says, {
+    where: environment,
+    property: "the request",
+    value: says,
+    expected: `${lead} to run it first, as ${environment} follows it`,
+    fix: `Run \`baton deploy ${lead}\`, which goes on with ${environment}`,
+  });
 }
 
 /** Somebody's word that an environment's release may move on. */

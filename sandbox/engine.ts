@@ -269,6 +269,9 @@ function ownPlace({ context, registry, namespacePrefix }: Place): {
           },
     stack: (name) => ({
       ...(context === undefined ? {} : { "baton:cluster": { context } }),
+      ...(registry === undefined
+        ? {}
+        : { "baton:registry": { repository: registry, plainHttp: false, replica: null } }),
       ...(namespacePrefix === undefined
         ? {}
         : { "baton:namespace": { name: `${namespacePrefix}${name}` } }),

@@ -26,6 +26,9 @@ export class RegistryServer {
   pageLength = 2;
   private readonly manifests = new Map<string, Manifest>();
   private readonly blobs = new Map<string, Buffer>();
+  private readonly begun = new Map<string, Buffer>();
+  /** What refers to a manifest, by its digest. */
+  readonly referrers = new Map<string, { digest: string; size: number }[]>();
   private readonly server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -63,6 +66,17 @@ export class RegistryServer {
     const digest = digestOf(blob);
     this.blobs.set(digest, blob);
     return this.push(JSON.stringify({ config: { digest } }), ...tags);
+  }
+
+  /** Stores a blob; gives its digest. */
+  pushBlob(bytes: Buffer): string {
+    const digest = digestOf(bytes);
+    this.blobs.set(digest, bytes);
+    return digest;
+  }
+
+  blob(digest: string): Buffer | undefined {
+    return this.blobs.get(digest);
   }
 
   /** Stores a manifest under a digest that is not its own. */
@@ -103,21 +117,28 @@ export class RegistryServer {
       response.writeHead(404).end();
       return;
     }
-    const blob = this.blobs.get(url.split("/blobs/")[1] ?? "");
-    if (blob !== undefined) {
-      response.writeHead(200).end(blob);
+    if (url.includes("/blobs/uploads/")) {
+      this.upload(request, response, body);
       return;
     }
-    const upload = new URL(url, `http://${this.host}`);
-    if (upload.pathname.endsWith("/blobs/uploads/")) {
-      const digest = upload.searchParams.get("digest");
-      if (digest !== null) this.blobs.set(digest, body);
-      response.writeHead(digest === null ? 202 : 201, { location: upload.pathname }).end();
+    if (url.includes("/referrers/")) {
+      const manifests = this.referrers.get(url.split("/referrers/")[1] ?? "");
+      response.writeHead(manifests === undefined ? 404 : 200);
+      response.end(JSON.stringify({ manifests }));
+      return;
+    }
+    if (url.includes("/blobs/")) {
+      const blob = this.blobs.get(url.split("/blobs/")[1] ?? "");
+      const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+      if (blob === undefined) response.writeHead(404).end();
+      else if (start === undefined) response.writeHead(200).end(blob);
+      else response.writeHead(206).end(blob.subarray(Number(start), Number(end) + 1));
       return;
     }
     const reference = decodeURIComponent(url.split("/manifests/")[1] ?? "");
     if (method === "PUT") {
-      const digest = this.push(body.toString(), reference);
+      const isTag = !reference.startsWith("sha256:");
+      const digest = this.push(body.toString(), ...(isTag ? [reference] : []));
       const manifest = { bytes: body, mediaType: String(request.headers["content-type"]) };
       this.manifests.set(digest, manifest);
       response.writeHead(201, { "docker-content-digest": digest }).end();
@@ -134,6 +155,33 @@ export class RegistryServer {
       ...(this.hidesDigest ? {} : { "docker-content-digest": digest }),
     });
     response.end(method === "HEAD" ? undefined : manifest.bytes);
+  }
+
+  /** In pieces that follow each other, at the address that each answer names. */
+  private upload(request: IncomingMessage, response: ServerResponse, body: Buffer): void {
+    const { method, url = "", headers } = request;
+    const { pathname, searchParams } = new URL(url, "http://registry");
+    const name = pathname.split("/uploads/")[1] ?? "";
+    const former = this.begun.get(name) ?? Buffer.alloc(0);
+    const here = (id: string) => `/v2/podinfo/blobs/uploads/${id}?state=${former.length}`;
+    if (method === "POST") {
+      const id = String(this.begun.size + 1);
+      this.begun.set(id, former);
+      response.writeHead(202, { location: here(id) }).end();
+    } else if (method === "PATCH") {
+      const start = Number(headers["content-range"]?.split("-")[0]);
+      if (start !== former.length) response.writeHead(416).end();
+      else {
+        this.begun.set(name, Buffer.concat([former, body]));
+        response.writeHead(202, { location: here(name) }).end();
+      }
+    } else {
+      const digest = searchParams.get("digest") ?? "";
+      const whole = Buffer.concat([former, body]);
+      const right = digestOf(whole) === digest;
+      if (right) this.blobs.set(digest, whole);
+      response.writeHead(right ? 201 : 400).end();
+    }
   }
 
   /** Pages by the last tag of the one before, whatever length is asked for. */

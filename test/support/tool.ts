@@ -70,8 +70,8 @@ mkdir -p calls
 cp "$file" calls/$(printf %03d $(ls calls | wc -l))-$command
 value() { sed -n "s/^ *baton:$1: *//p" "$file"; }
 if [ $command = preview ]; then
-  if [ -f preview-fails ]; then
-    echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$(cat preview-fails)"'<{%reset%}>"}]}'
+  if fails=$(cat preview-fails $stack.preview-fails 2> /dev/null); [ -n "$fails" ]; then
+    echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$fails"'<{%reset%}>"}]}'
     exit 255
   fi
   echo '{"steps":[{"op":"update","urn":"urn:pulumi:'$stack'::baton::a:b:C$kubernetes:apps/v1:Deployment::web"}],"diagnostics":[]}'

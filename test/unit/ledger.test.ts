@@ -47,6 +47,7 @@ describe("the ledger", () => {
         at: new Date(0),
         hotfix: false,
         operations,
+        follows: undefined,
         notes: "Faster.\n Baton-Tag: dev-46",
         plan: plan.hash,
         parts: plan.parts,
