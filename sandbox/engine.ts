@@ -290,6 +290,9 @@ function overlayTree(document: Document, path: readonly unknown[], tree: Tree): 
     if (typeof value === "object" && value !== null && !Array.isArray(value)) {
       if (!isMap(document.getIn(here, true))) document.setIn(here, document.createNode({}));
       overlayTree(document, here, value as Tree);
+    } else if (value === null && path.length === 1) {
+      // As a value of its own, Pulumi would hand it to the program as an empty text.
+      document.deleteIn(here);
     } else {
       document.setIn(here, value);
     }
