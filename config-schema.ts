@@ -592,7 +592,7 @@ export const Config = z.strictObject({
   database: database.optional(),
   rollout: z
     .strictObject({
-      strategy: z.enum(["rolling"]).default("rolling"),
+      strategy: z.enum(["rolling", "blueGreen"]).default("rolling"),
       maxSurge: share.default("25%"),
       maxUnavailable: share.default("0"),
       /** Without progress for this long, the rollout has failed. */

@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import * as runtimeConfig from "@pulumi/pulumi/runtime/config";
 import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
+import { standsBeside } from "./components/internal/beside";
 import { quotaProblems } from "./components/internal/quota-check";
 import { Config, MOVING_KEYS } from "./config-schema";
 import { parseEcrHost } from "./registry/ecr";
@@ -594,6 +595,9 @@ function suiteProblems(where: string, config: Config): Problem[] {
     const target = config.workloads[suite.target];
     if (target?.port === undefined) {
       add(`suites.${name}.target`, suite.target, "a workload with a port", "Correct it");
+    } else if (suite.through === "exposure" && standsBeside(config, target)) {
+      const fix = "Through the exposure it would meet the former release: set through to service";
+      add(`suites.${name}.through`, "exposure", "service while the strategy is blueGreen", fix);
     } else if (suite.through === "exposure" && target.exposure === undefined) {
       const fix = `Give ${suite.target} an exposure, or set through to service`;
       add(`suites.${name}.through`, "exposure", "a target with an exposure", fix);

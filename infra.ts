@@ -1,18 +1,21 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { Colour, KeptColour, type ColourRecord } from "./components/colour";
 import { Database } from "./components/database";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
+import { standsBeside } from "./components/internal/beside";
 import {
   replicationProblem,
   scanningProblem,
   withReplication,
 } from "./components/internal/ecr-settings";
-import { releaseLabels } from "./components/internal/labels";
+import { releaseLabels, selectorLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { PromotionProvider } from "./components/promotion-provider";
-import { Settings } from "./components/settings";
-import { Verification } from "./components/verification";
+import { Settings, type KeptSettings } from "./components/settings";
+import { Traffic } from "./components/traffic";
+import { Verification, type Switch } from "./components/verification";
 import { Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
@@ -22,6 +25,7 @@ import { RegistryError } from "./registry/errors";
 import { splitRepository } from "./registry/reference";
 import { formatProblems } from "./release/problem";
 import type { Suite } from "./release/change-card";
+import { slugOf } from "./release/colour";
 import type { Release } from "./release/eligibility";
 import type { DatabasePlan, SchemaRecord } from "./release/schema";
 
@@ -35,6 +39,8 @@ export interface Outputs {
   readonly suites?: pulumi.Output<Suite[]>;
   /** What its database holds, where it declares one. */
   readonly schema?: pulumi.Output<SchemaRecord | undefined>;
+  /** What the next release needs to know of this one, which stays beside it. */
+  readonly colours?: pulumi.Output<Colours>;
   readonly namespace: pulumi.Output<string>;
   /** ARNs of the roles that this stack has made, by what they are for. */
   readonly roles?: Readonly<Record<string, pulumi.Output<string>>>;
@@ -52,7 +58,7 @@ export async function createInfra(
   database?: DatabasePlan,
 ): Promise<Outputs> {
   const roles = await declareShared(config);
-  const outputs = declareEnvironment(config, release, database);
+  const outputs = await declareEnvironment(config, release, database);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
@@ -111,11 +117,11 @@ async function readSettings({
   return Object.fromEntries(found);
 }
 
-function declareEnvironment(
+async function declareEnvironment(
   config: StackConfig,
   release: Release | undefined,
   databasePlan: DatabasePlan | undefined,
-): Outputs {
+): Promise<Outputs> {
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;
@@ -169,6 +175,13 @@ function declareEnvironment(
     ...promoted,
     dependsOn: [place, ...(database === undefined ? [] : [database])],
   };
+  const beside = Object.values(config.workloads).some((one) => standsBeside(config, one));
+  const { kept, served } = beside
+    ? await formerColours(config.environment, release.imageTag)
+    : { kept: undefined, served: false };
+  if (kept !== undefined && kept.settings.imageTag !== release.imageTag) {
+    settings.keep(kept.settings);
+  }
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
       namespace,
@@ -181,21 +194,41 @@ function declareEnvironment(
       labels,
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
-    return { name, workload, component: new Workload(name, args, rollsOut) };
+    if (!standsBeside(config, workload)) {
+      const component = new Workload(name, args, rollsOut);
+      return { name, workload, component, ready: [component] };
+    }
+    const objectName = workload.name ?? name;
+    const former = kept?.workloads[name];
+    if (former !== undefined) new KeptColour(former.objectName, former, placed);
+    const component = new Colour(
+      `${objectName}-${slugOf(release.imageTag)}`,
+      {
+        ...args,
+        workload,
+        of: name,
+        former: former?.objectName ?? (served ? objectName : undefined),
+      },
+      rollsOut,
+    );
+    return { name, workload, component, ready: component.ready };
   });
-  const exposures = workloads.flatMap(({ name, workload, component }) => {
+  const expose = ({ name, workload }: (typeof workloads)[number], after: pulumi.Resource) => {
     if (workload.exposure === undefined || config.entrances === undefined) return [];
     const args = {
       namespace,
-      service: component.objectName,
+      service: workload.name ?? name,
       exposure: workload.exposure,
       entrances: config.entrances,
       configSecrets: config.configSecrets,
       labels,
     };
     // Traffic waits for pods that can take it, and a failed rollout does not wait for traffic.
-    return [new Exposure(name, args, { ...placed, dependsOn: [place, component] })];
-  });
+    return [new Exposure(name, args, { ...placed, dependsOn: [place, after] })];
+  };
+  const exposures = workloads.flatMap((one) =>
+    one.component instanceof Workload ? expose(one, one.component) : [],
+  );
   if (config.monitoring.prometheusOperator && config.monitoring.level !== "none") {
     new Monitoring(
       "monitoring",
@@ -229,22 +262,52 @@ function declareEnvironment(
           ? undefined
           : through === "exposure"
             ? exposureUrl(config, target)
-            : serviceUrl(config, target),
+            : serviceUrl(config, target, workloads.find(({ name }) => name === target)?.component),
       deployed: workloads.map(({ component }) => component.podTemplate),
       labels,
     },
     {
       ...promoted,
-      dependsOn: [place, ...workloads.map(({ component }) => component), ...exposures],
+      dependsOn: [place, ...workloads.flatMap(({ ready }) => ready), ...exposures],
     },
   );
-  // The former release has held up before.
-  if (release.rollbackOf === undefined) {
-    const deployments = workloads
-      .filter(({ workload }) => workload.kind === "Deployment")
-      .map(({ component }) => component.objectName);
-    verification.bake({ deployments, rollout: config.rollout });
+
+  const switches: Switch[] = [];
+  const switched: pulumi.Resource[] = [];
+  const colours: Record<string, pulumi.Output<ColourRecord>> = {};
+  for (const one of workloads) {
+    const { name, workload, component } = one;
+    if (!(component instanceof Colour) || !standsBeside(config, workload)) continue;
+    const service = workload.name ?? name;
+    const colour = component.objectName;
+    const traffic = new Traffic(
+      name,
+      { namespace, service, port: workload.port, colour, labels },
+      { ...inCluster, dependsOn: [place, ...verification.passed] },
+    );
+    switched.push(traffic.service, ...component.autoscale([traffic.service]));
+    expose(one, traffic.service);
+    const former = kept?.workloads[name]?.objectName;
+    const legacy = served ? (workload.selector ?? selectorLabels(name)) : undefined;
+    switches.push({
+      service,
+      to: selectorLabels(colour),
+      from: former === undefined ? legacy : selectorLabels(former),
+    });
+    colours[name] = component.record;
   }
+  // The former release has held up before, and is what to go back to.
+  const back = release.rollbackOf !== undefined;
+  verification.bake({
+    deployments: workloads
+      .filter(({ workload }) => workload.kind === "Deployment")
+      .map(({ component }) => component.objectName),
+    bake: back ? undefined : config.rollout.bake,
+    analysis: back ? undefined : config.rollout.analysis,
+    switches: back ? switches.map(({ service, to }) => ({ service, to })) : switches,
+    former: Object.values(kept?.workloads ?? {}).map(({ objectName }) => objectName),
+    after: switched,
+  });
   const { earnedTag, suites } = verification.earnTag();
 
   const url = environmentUrl(config);
@@ -254,6 +317,14 @@ function declareEnvironment(
     earnedTag,
     suites,
     ...(database?.isRecorded === true ? { schema: recordOf(database, earnedTag) } : {}),
+    ...(beside
+      ? {
+          colours: pulumi.all([earnedTag, pulumi.all(colours)]).apply(([, workloads]) => ({
+            current: { settings: settings.record, workloads },
+            ...(kept === undefined ? {} : { kept }),
+          })),
+        }
+      : {}),
     namespace: place.namespace,
     ...(url === undefined ? {} : { url }),
   };
@@ -289,7 +360,43 @@ function recordOf(
   return pulumi.all([schema, earnedTag]).apply(([record]) => record);
 }
 
-function serviceUrl(config: StackConfig, workload: string): string {
+/** A release of an environment as the next one finds it. */
+interface KeptRelease {
+  readonly settings: KeptSettings;
+  /** By workload. */
+  readonly workloads: Readonly<Record<string, ColourRecord>>;
+}
+
+/** Which releases stand side by side. */
+export interface Colours {
+  readonly current: KeptRelease;
+  readonly kept?: KeptRelease;
+}
+
+/**
+ * What the stack's last successful `up` has left: the release that stays beside this one, and
+ * whether there is one of another strategy.
+ */
+async function formerColours(
+  environment: string,
+  imageTag: string,
+): Promise<{ kept: KeptRelease | undefined; served: boolean }> {
+  const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
+  const last = new pulumi.StackReference(path.join("/"));
+  const colours = (await last.getOutputDetails("colours")).value as Colours | undefined;
+  const running = (await last.getOutputDetails("release")).value as Release | undefined;
+  const { current, kept } = colours ?? {};
+  return {
+    kept: current?.settings.imageTag === imageTag ? kept : current,
+    served: colours === undefined && running !== undefined,
+  };
+}
+
+/** Of the release itself where it stands beside another one. */
+function serviceUrl(config: StackConfig, workload: string, component?: Workload | Colour): string {
+  if (component instanceof Colour) {
+    return `http://${component.objectName}.${config.namespaceName}.svc`;
+  }
   return `http://${config.workloads[workload]?.name ?? workload}.${config.namespaceName}.svc`;
 }
 

@@ -11,12 +11,16 @@ export interface BakeArgs {
   readonly seconds: number;
   /** What Prometheus is asked, as JSON; empty where only the pods are watched. */
   readonly analysis: string;
+  /** The Services that lead to the release, as JSON. */
+  readonly traffic?: string;
+  /** The former release's Deployments, separated by commas, where they stand beside these. */
+  readonly former?: string;
 }
 
 /**
  * The watch of a release in use, as a resource: there once the release has been good for long
- * enough. One that is not fails with what was wrong, and is watched again by the next `up`. Served
- * by `provider/`.
+ * enough. One that is not gives its traffic back, fails with what was wrong, and is watched again by
+ * the next `up`. Served by `provider/`.
  */
 export class Bake extends pulumi.CustomResource {
   constructor(name: string, args: BakeArgs, opts?: pulumi.CustomResourceOptions) {

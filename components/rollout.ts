@@ -7,6 +7,8 @@ export interface RolloutArgs {
   readonly deployment: string;
   /** Changes with the Deployment's spec: another one is another rollout. */
   readonly spec: pulumi.Input<string>;
+  /** Another Deployment, whose live number of pods this one must have as well. */
+  readonly atLeast?: string;
 }
 
 /**

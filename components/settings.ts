@@ -14,6 +14,13 @@ export interface SettingsArgs {
   readonly labels: Readonly<Record<string, string>>;
 }
 
+/** A release's settings, by which they are found again. */
+export interface KeptSettings {
+  readonly imageTag: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly hasSecret: boolean;
+}
+
 /** How a container gets its settings. */
 export interface ContainerSettings {
   readonly env: k8s.types.input.core.v1.EnvVar[];
@@ -29,12 +36,17 @@ export interface ContainerSettings {
  */
 export class Settings extends pulumi.ComponentResource {
   private readonly child: ChildOptions;
+  private readonly hasSecret: boolean;
 
   /** What a container must say to have these settings. */
   readonly container: ContainerSettings;
   private readonly ownSecret: pulumi.Input<string> | undefined;
 
-  constructor(name: string, args: SettingsArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    private readonly name: string,
+    private readonly args: SettingsArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("baton:components:Settings", name, {}, opts);
     this.child = childOptions(this, opts);
     const { settings, namespace, labels, imageTag } = args;
@@ -70,6 +82,7 @@ export class Settings extends pulumi.ComponentResource {
 
     // Old providers taint every output of a Secret; its name is none, and belongs in previews.
     this.ownSecret = secret && pulumi.unsecret(secret.metadata.name);
+    this.hasSecret = secret !== undefined;
     this.container = containerSettings(
       settings,
       configMap.metadata.name,
@@ -89,6 +102,30 @@ export class Settings extends pulumi.ComponentResource {
     return secret === undefined || this.ownSecret === undefined
       ? undefined
       : { name: this.ownSecret, key: setting };
+  }
+
+  /** Leaves a former release's settings as they are, for as long as its pods may be needed. */
+  keep({ imageTag, labels, hasSecret }: KeptSettings): void {
+    const { name, args, child } = this;
+    // Not the whole metadata: what Pulumi has put there of its own may not be said again.
+    const metadata = { namespace: args.namespace, labels };
+    new k8s.core.v1.ConfigMap(
+      `${name}-${imageTag}`,
+      { metadata, data: {}, immutable: true },
+      { ...child, ignoreChanges: ["data"] },
+    );
+    if (!hasSecret) return;
+    new k8s.core.v1.Secret(
+      `${name}-${imageTag}`,
+      { metadata, type: "Opaque", stringData: {}, immutable: true },
+      { ...child, ignoreChanges: ["stringData", "data"] },
+    );
+  }
+
+  /** What `keep` needs to know of these settings later. */
+  get record(): KeptSettings {
+    const { imageTag, labels } = this.args;
+    return { imageTag, labels, hasSecret: this.hasSecret };
   }
 }
 

@@ -36,7 +36,21 @@ const AWAIT_MARGIN_SECONDS = 30;
 export interface InUse {
   /** The Deployments that are watched. */
   readonly deployments: readonly string[];
-  readonly rollout: Pick<Config["rollout"], "bake" | "analysis">;
+  /** In seconds; none where it only must have its traffic. */
+  readonly bake: number | undefined;
+  readonly analysis: Config["rollout"]["analysis"];
+  /** Services that lead to one release at a time, and where they led before. */
+  readonly switches: readonly Switch[];
+  /** The former release's Deployments beside these. */
+  readonly former: readonly string[];
+  /** What must be there before. */
+  readonly after: readonly pulumi.Resource[];
+}
+
+export interface Switch {
+  readonly service: string;
+  readonly to: Readonly<Record<string, string>>;
+  readonly from?: Readonly<Record<string, string>> | undefined;
 }
 
 /**
@@ -126,10 +140,15 @@ export class Verification extends pulumi.ComponentResource {
     this.registerOutputs({});
   }
 
+  /** What has passed the suites. */
+  get passed(): pulumi.Input<pulumi.Resource>[] {
+    return this.last;
+  }
+
   /** Watches the release in use, after the suites and before the tag. */
-  bake({ deployments, rollout: { bake, analysis } }: InUse): void {
+  bake({ deployments, bake = 0, analysis, switches, former, after }: InUse): void {
     const { namespace, context } = this.args;
-    if (bake === undefined || deployments.length === 0) return;
+    if (deployments.length === 0 || (bake === 0 && switches.length === 0)) return;
     const gate = new Bake(
       `${this.name}-bake`,
       {
@@ -140,8 +159,10 @@ export class Verification extends pulumi.ComponentResource {
         seconds: bake,
         // Plain text, as are all inputs of the provider.
         analysis: analysis?.prometheus === undefined ? "" : JSON.stringify(analysis),
+        ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches) }),
+        ...(former.length === 0 ? {} : { former: former.join(",") }),
       },
-      { ...this.child, dependsOn: this.last },
+      { ...this.child, dependsOn: [...this.last, ...after] },
     );
     this.last = [...this.child.dependsOn, gate];
   }

@@ -24,9 +24,9 @@ export interface WorkloadArgs {
 }
 
 /** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
-const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
+export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
 /** No rollout ends later than this, however often it makes a little progress. */
-const ROLLOUT_TIMEOUT = "60m";
+export const ROLLOUT_TIMEOUT = "60m";
 
 /**
  * One process of the image: a Deployment with its Service, disruption budget and autoscaler, or a
@@ -65,41 +65,21 @@ export class Workload extends pulumi.ComponentResource {
     name: string,
     metadata: k8s.types.input.meta.v1.ObjectMeta,
     selector: Record<string, string>,
-    { workload, rollout, namespace, context }: WorkloadArgs,
+    args: WorkloadArgs,
   ): void {
+    const { namespace, context, workload } = args;
     const { autoscale, port } = workload;
-    const replicas = autoscale?.minReplicas ?? workload.replicas ?? 1;
-    const spec = {
-      selector: { matchLabels: selector },
-      strategy: {
-        type: "RollingUpdate",
-        rollingUpdate: {
-          maxSurge: amount(rollout.maxSurge),
-          maxUnavailable: amount(rollout.maxUnavailable),
-        },
-      },
-      progressDeadlineSeconds: rollout.progressDeadlineSeconds,
-      template: this.podTemplate,
-    };
+    const spec = deploymentSpec(args, selector, this.podTemplate);
     const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
     const deployment = new k8s.apps.v1.Deployment(
       name,
-      { metadata: awaitedElsewhere, spec: { replicas, ...spec } },
-      {
-        ...this.child,
-        // The autoscaler owns the number from the first rollout on.
-        ...(autoscale === undefined ? {} : { ignoreChanges: ["spec.replicas"] }),
-      },
+      { metadata: awaitedElsewhere, spec },
+      { ...this.child, ...leftToAutoscaler(workload) },
     );
 
-    new Rollout(
+    const rollout = new Rollout(
       `${name}-rollout`,
-      {
-        context,
-        namespace,
-        deployment: this.objectName,
-        spec: contentHash(autoscale === undefined ? { replicas, ...spec } : spec),
-      },
+      { context, namespace, deployment: this.objectName, spec: rolledOut(workload, spec) },
       {
         ...this.child,
         dependsOn: [...this.child.dependsOn, deployment],
@@ -110,52 +90,22 @@ export class Workload extends pulumi.ComponentResource {
     if (port !== undefined) {
       new k8s.core.v1.Service(
         name,
-        {
-          metadata: awaitedElsewhere,
-          spec: { selector, ports: [{ name: "http", port: 80, targetPort: port }] },
-        },
-        this.child,
+        { metadata: awaitedElsewhere, spec: serviceSpec(selector, port) },
+        // Traffic that still goes to the colours of a former blueGreen waits for these pods.
+        { ...this.child, dependsOn: [...this.child.dependsOn, rollout] },
       );
     }
-    if (replicas > 1) {
+    if (replicasOf(workload) > 1) {
       new k8s.policy.v1.PodDisruptionBudget(
         name,
-        {
-          metadata,
-          spec: {
-            selector: { matchLabels: selector },
-            maxUnavailable: 1,
-            // Broken pods must not block the drain of their node.
-            unhealthyPodEvictionPolicy: "AlwaysAllow",
-          },
-        },
+        { metadata, spec: budgetSpec(selector) },
         this.child,
       );
     }
     if (autoscale !== undefined) {
       new k8s.autoscaling.v2.HorizontalPodAutoscaler(
         name,
-        {
-          metadata,
-          spec: {
-            scaleTargetRef: {
-              apiVersion: "apps/v1",
-              kind: "Deployment",
-              name: deployment.metadata.name,
-            },
-            minReplicas: autoscale.minReplicas,
-            maxReplicas: autoscale.maxReplicas,
-            metrics: [
-              {
-                type: "Resource",
-                resource: {
-                  name: "cpu",
-                  target: { type: "Utilization", averageUtilization: autoscale.cpuUtilization },
-                },
-              },
-            ],
-          },
-        },
+        { metadata, spec: autoscalerSpec(autoscale, deployment.metadata.name) },
         this.child,
       );
     }
@@ -179,6 +129,78 @@ export class Workload extends pulumi.ComponentResource {
       this.child,
     );
   }
+}
+
+/** How many pods a Deployment begins with. */
+export function replicasOf({ autoscale, replicas }: WorkloadConfig): number {
+  return autoscale?.minReplicas ?? replicas ?? 1;
+}
+
+export function deploymentSpec(
+  { workload, rollout }: Pick<WorkloadArgs, "workload" | "rollout">,
+  selector: Record<string, string>,
+  template: pulumi.Input<k8s.types.input.core.v1.PodTemplateSpec>,
+) {
+  return {
+    replicas: replicasOf(workload),
+    selector: { matchLabels: selector },
+    strategy: {
+      type: "RollingUpdate",
+      rollingUpdate: {
+        maxSurge: amount(rollout.maxSurge),
+        maxUnavailable: amount(rollout.maxUnavailable),
+      },
+    },
+    progressDeadlineSeconds: rollout.progressDeadlineSeconds,
+    template,
+  };
+}
+
+/** The autoscaler owns the number from the first rollout on. */
+export function leftToAutoscaler({ autoscale }: WorkloadConfig): pulumi.CustomResourceOptions {
+  return autoscale === undefined ? {} : { ignoreChanges: ["spec.replicas"] };
+}
+
+/** What changes when there is something to roll out. */
+export function rolledOut(
+  { autoscale }: WorkloadConfig,
+  spec: ReturnType<typeof deploymentSpec>,
+): pulumi.Output<string> {
+  const { replicas, ...rest } = spec;
+  return contentHash(autoscale === undefined ? { replicas, ...rest } : rest);
+}
+
+export function serviceSpec(selector: Record<string, string>, port: number) {
+  return { selector, ports: [{ name: "http", port: 80, targetPort: port }] };
+}
+
+export function budgetSpec(selector: Record<string, string>) {
+  return {
+    selector: { matchLabels: selector },
+    maxUnavailable: 1,
+    // Broken pods must not block the drain of their node.
+    unhealthyPodEvictionPolicy: "AlwaysAllow",
+  };
+}
+
+export function autoscalerSpec(
+  autoscale: NonNullable<WorkloadConfig["autoscale"]>,
+  deployment: pulumi.Input<string>,
+) {
+  return {
+    scaleTargetRef: { apiVersion: "apps/v1", kind: "Deployment", name: deployment },
+    minReplicas: autoscale.minReplicas,
+    maxReplicas: autoscale.maxReplicas,
+    metrics: [
+      {
+        type: "Resource",
+        resource: {
+          name: "cpu",
+          target: { type: "Utilization", averageUtilization: autoscale.cpuUtilization },
+        },
+      },
+    ],
+  };
 }
 
 /** Kubernetes takes a number of pods as a number and a percentage as text. */

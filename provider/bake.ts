@@ -11,12 +11,14 @@ import {
 } from "@kubernetes/client-node";
 import { createHash, randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { durationOf, judge, type Criteria, type Measured, type Sample } from "../release/analysis";
 import {
   ABORT,
   abortedBy,
   answerOf,
+  isConflict,
   isFinal,
   kubeconfigOf,
   PATIENCE,
@@ -38,6 +40,17 @@ export interface BakeInputs {
   readonly seconds: number;
   /** An `Analysis` as JSON; empty where only the pods are watched. */
   readonly analysis: string;
+  /** `Switch`es as JSON: the Services that lead to the release. */
+  readonly traffic?: string;
+  /** The former release's Deployments, separated by commas, where they stand beside these. */
+  readonly former?: string;
+}
+
+/** A Service that leads to one release at a time, and where it led before. */
+interface Switch {
+  readonly service: string;
+  readonly to: Readonly<Record<string, string>>;
+  readonly from?: Readonly<Record<string, string>>;
 }
 
 /** What Prometheus is asked; durations in seconds. */
@@ -79,6 +92,8 @@ const Progress = z.object({
   good: z.number(),
   /** The abort that was there before. */
   abort: z.string(),
+  /** When the release got its traffic. */
+  began: z.string(),
 });
 type Progress = z.infer<typeof Progress>;
 
@@ -101,7 +116,7 @@ const TELL_EVERY = 60;
 /**
  * Watches a release in use until it has been good for long enough: no container ends, the pods stay
  * available, and what Prometheus says of them stays within its limits. A bake that was killed is
- * carried on from where it stood.
+ * carried on from where it stood. One that fails gives the traffic back first.
  * @throws Error that says what was wrong, what was expected and since when.
  */
 export async function create(inputs: BakeInputs, run: Run): Promise<string> {
@@ -114,6 +129,7 @@ export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> 
     const apps = kubeconfigOf(inputs.context).makeApiClient(AppsV1Api);
     const [name = ""] = inputs.deployments.split(",");
     const deployment = await apps.readNamespacedDeployment({ namespace: inputs.namespace, name });
+    if (inputs.seconds === 0) return inputs;
     const progress = progressOf(deployment.metadata?.annotations ?? {});
     const passed = progress?.state === "passed" && progress.of === identity(inputs, deployment);
     return passed ? inputs : undefined;
@@ -134,12 +150,15 @@ class Bake {
   private readonly restarts = new Map<string, number>();
   /** What the stable release showed, by the query's name. */
   private readonly stable = new Map<string, number | undefined>();
+  private readonly switches: readonly Switch[];
+  private readonly former: readonly string[];
   private progress: Progress = {
     of: "",
     state: "running",
     driver: this.driver,
     good: 0,
     abort: "",
+    began: "",
   };
   private incompleteSince: number | undefined;
 
@@ -151,10 +170,13 @@ class Bake {
     this.names = inputs.deployments.split(",");
     this.analysis = inputs.analysis === "" ? undefined : (JSON.parse(inputs.analysis) as Analysis);
     this.criteria = criteriaOf(inputs.seconds, this.analysis);
+    this.switches = JSON.parse(inputs.traffic ?? "[]") as Switch[];
+    this.former = (inputs.former ?? "").split(",").filter((name) => name !== "");
   }
 
   async watch(): Promise<string> {
-    if (await this.begin()) return this.id;
+    await this.giveTraffic();
+    if (this.inputs.seconds === 0 || (await this.begin())) return this.id;
     const already = this.progress.good;
     const length = durationOf(this.criteria.bake);
     const carriedOn = already > 0 ? `, carried on after ${durationOf(already)}` : "";
@@ -203,6 +225,77 @@ class Bake {
   }
 
   /**
+   * Leads the Services to the release, where they do not yet: another try of one that has failed.
+   * What the former release has shown counts no more.
+   */
+  private async giveTraffic(): Promise<void> {
+    const { namespace } = this.inputs;
+    const apps = this.kubeconfig.makeApiClient(AppsV1Api);
+    const forget = async (name: string) => {
+      const body = { metadata: { annotations: { [BAKE]: null } } };
+      const merge = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
+      await apps.patchNamespacedDeployment({ namespace, name, body }, merge);
+    };
+    const began = Date.now();
+    for (;;) {
+      try {
+        for (const { service, to } of this.switches) await this.lead(service, to);
+        for (const name of this.former) {
+          await forget(name).catch((error: unknown) => {
+            if (!(error instanceof ApiException && error.code === 404)) throw error;
+          });
+        }
+        return;
+      } catch (error) {
+        const final = isFinal(error) && !isConflict(error);
+        if (final || Date.now() - began > PATIENCE) throw this.unwatched(error);
+      }
+      await setTimeout(POLL_MILLISECONDS);
+    }
+  }
+
+  /** Takes the traffic back, as fast as can be. @returns what was done, or why not. */
+  private async takeTraffic(): Promise<string[]> {
+    const said: string[] = [];
+    for (const { service, from } of this.switches) {
+      if (from === undefined) continue;
+      const began = Date.now();
+      for (;;) {
+        try {
+          await this.lead(service, from);
+          said.push(`${service} leads to the former release again`);
+          break;
+        } catch (error) {
+          if ((isFinal(error) && !isConflict(error)) || Date.now() - began > PATIENCE) {
+            said.push(`${service} could not be led back to the former release: ${answerOf(error)}`);
+            break;
+          }
+        }
+        await setTimeout(POLL_MILLISECONDS);
+      }
+    }
+    return said;
+  }
+
+  private async lead(name: string, to: Readonly<Record<string, string>>): Promise<void> {
+    const { namespace } = this.inputs;
+    const core = this.kubeconfig.makeApiClient(CoreV1Api);
+    const { metadata, spec } = await core.readNamespacedService({ namespace, name });
+    const present = spec?.selector ?? {};
+    if (isDeepStrictEqual({ ...present }, { ...to })) return;
+    const gone = Object.fromEntries(Object.keys(present).map((key) => [key, null]));
+    const { resourceVersion } = metadata ?? {};
+    await core.patchNamespacedService(
+      {
+        namespace,
+        name,
+        body: { metadata: { resourceVersion }, spec: { selector: { ...gone, ...to } } },
+      },
+      setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
+    );
+  }
+
+  /**
    * Says on the cluster that this run bakes the release, and learns how far a former run has come.
    * @returns whether it has passed already.
    */
@@ -217,8 +310,13 @@ class Bake {
         const former = progressOf(first?.metadata?.annotations ?? {});
         const known = former?.of === of ? former : undefined;
         if (known?.state === "passed") return true;
-        const { good, abort } = known ?? { good: 0, abort: abortsOf(deployments) };
-        if (await this.write(first, { of, state: "running", driver: this.driver, good, abort })) {
+        const { good, abort, began } = known ?? {
+          good: 0,
+          abort: abortsOf(deployments),
+          began: new Date().toISOString(),
+        };
+        const { driver } = this;
+        if (await this.write(first, { of, state: "running", driver, good, abort, began })) {
           return false;
         }
       } catch (error) {
@@ -364,12 +462,20 @@ class Bake {
     ]);
     const now: V1ReplicaSet[] = [];
     const before: V1ReplicaSet[] = [];
+    const owned = (name: string) =>
+      items.filter((set) => set.metadata?.ownerReferences?.some((owner) => owner.name === name));
     for (const { metadata } of deployments) {
       const own = items
         .filter((set) => set.metadata?.ownerReferences?.some(({ uid }) => uid === metadata?.uid))
         .sort((a, b) => revisionOf(b) - revisionOf(a));
       now.push(...own.slice(0, 1));
       before.push(...own.slice(1, 2));
+    }
+    if (this.switches.length > 0) {
+      // The former release, whole, until the switch.
+      const pods = patternOf(this.former.flatMap(owned));
+      const at = new Date(this.progress.began);
+      return { now: patternOf(now), ...(this.former.length > 0 ? { before: { pods, at } } : {}) };
     }
     const at = now[0]?.metadata?.creationTimestamp;
     return {
@@ -389,19 +495,21 @@ class Bake {
     progress: Progress | undefined,
   ): Promise<boolean> {
     const { name = "", namespace = "", resourceVersion } = deployment?.metadata ?? {};
+    // What is over is taken away whatever else has changed: an abort may be told once more.
+    const unchanged = progress === undefined ? {} : { resourceVersion };
     const annotations = { [BAKE]: progress === undefined ? null : JSON.stringify(progress) };
     try {
       await this.kubeconfig
         .makeApiClient(AppsV1Api)
         .patchNamespacedDeployment(
-          { namespace, name, body: { metadata: { annotations, resourceVersion } } },
+          { namespace, name, body: { metadata: { annotations, ...unchanged } } },
           setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
         );
       if (progress !== undefined) this.progress = progress;
       return true;
     } catch (error) {
       // Changed meanwhile, or out of reach: it is read again, and written the next time.
-      if (error instanceof ApiException && isFinal(error) && error.code !== 409) throw error;
+      if (isFinal(error) && !isConflict(error)) throw error;
       return false;
     }
   }
@@ -411,6 +519,7 @@ class Bake {
     first: V1Deployment | undefined,
     reasons: readonly string[],
   ): Promise<ResourceFailed> {
+    const said = await this.takeTraffic();
     let current = first;
     for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
       if (await this.write(current, undefined).catch(() => false)) break;
@@ -420,7 +529,7 @@ class Bake {
     const { good } = this.progress;
     const head = `${this.id} failed its bake, after ${durationOf(good)} of ${durationOf(this.criteria.bake)}:`;
     return new ResourceFailed(this.id, [
-      [head, ...reasons.map((reason) => `  ${reason}`)].join("\n"),
+      [head, ...[...reasons, ...said].map((line) => `  ${line}`)].join("\n"),
     ]);
   }
 

@@ -38,6 +38,11 @@ export function isFinal(error: unknown): boolean {
   return error instanceof ApiException && error.code < 500 && error.code !== 429;
 }
 
+/** Whether an object was changed since it was read. */
+export function isConflict(error: unknown): boolean {
+  return error instanceof ApiException && error.code === 409;
+}
+
 /** What the cluster said; the client's own message holds every header. */
 export function answerOf(error: unknown): string {
   return error instanceof ApiException

@@ -2,6 +2,8 @@ import {
   ApiException,
   AppsV1Api,
   CoreV1Api,
+  PatchStrategy,
+  setHeaderOptions,
   type KubeConfig,
   type V1Deployment,
 } from "@kubernetes/client-node";
@@ -10,6 +12,7 @@ import {
   ABORT,
   abortedBy,
   answerOf,
+  isConflict,
   isFinal,
   kubeconfigOf,
   PATIENCE,
@@ -24,6 +27,8 @@ export interface RolloutInputs {
   readonly deployment: string;
   /** Changes with the Deployment's spec: another one is another rollout. */
   readonly spec: string;
+  /** Another Deployment, whose live number of pods this one must have as well. */
+  readonly atLeast?: string;
 }
 
 const POLL_MILLISECONDS = 500;
@@ -33,7 +38,8 @@ const POLL_MILLISECONDS = 500;
  * @throws Error with the pods' own reasons when the cluster says that the rollout has failed: no
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
-export async function create({ context, namespace, deployment }: RolloutInputs): Promise<string> {
+export async function create(inputs: RolloutInputs): Promise<string> {
+  const { context, namespace, deployment, atLeast } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
   let lastAnswer = Date.now();
@@ -50,16 +56,40 @@ export async function create({ context, namespace, deployment }: RolloutInputs):
         throw new ResourceFailed(`${namespace}/${deployment}`, [text]);
       }
       const status = rolloutStatus(current);
-      if (status === "complete") return `${namespace}/${deployment}`;
+      if (status === "complete") {
+        const more = atLeast === undefined ? false : await scaleUp(apps, current, atLeast);
+        if (!more) return `${namespace}/${deployment}`;
+      }
       if (status === "failed") throw await explain(kubeconfig, current);
     } catch (error) {
       if (error instanceof ResourceFailed) throw error;
-      if (isFinal(error) || Date.now() - lastAnswer > PATIENCE) {
+      if ((isFinal(error) && !isConflict(error)) || Date.now() - lastAnswer > PATIENCE) {
         throw unreadable(namespace, deployment, error);
       }
     }
     await setTimeout(POLL_MILLISECONDS);
   }
+}
+
+/**
+ * Gives a Deployment as many pods as another one has now.
+ * @returns whether it had fewer.
+ */
+async function scaleUp(apps: AppsV1Api, deployment: V1Deployment, as: string): Promise<boolean> {
+  const { name = "", namespace = "", resourceVersion } = deployment.metadata ?? {};
+  const other = await apps.readNamespacedDeployment({ namespace, name: as }).catch(absent);
+  const replicas = other?.spec?.replicas ?? 0;
+  if ((deployment.spec?.replicas ?? 1) >= replicas) return false;
+  await apps.patchNamespacedDeployment(
+    { namespace, name, body: { metadata: { resourceVersion }, spec: { replicas } } },
+    setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
+  );
+  return true;
+}
+
+function absent(error: unknown): undefined {
+  if (error instanceof ApiException && error.code === 404) return undefined;
+  throw error;
 }
 
 /** Gone unless the rollout is complete now: a refresh must not let one pass that has failed. */

@@ -196,6 +196,18 @@ const ROUTINE = new Map<string, { readonly ops: readonly string[]; readonly path
     // The way back has none.
     "baton:components:Verification$promotion:index:Bake": { ops: [...RENEWAL, "delete"] },
     "baton:components:Workload$promotion:index:Rollout": { ops: RENEWAL },
+    "baton:components:Workload$kubernetes:core/v1:Service": {
+      ops: ["update"],
+      paths: whole(LABELS, String.raw`spec\.selector\["app\.kubernetes\.io/name"\]`),
+    },
+    // Each release has a colour of its own, and the one before the last goes.
+    ...Object.fromEntries(
+      [
+        ...["promotion:index:Rollout", "kubernetes:apps/v1:Deployment"],
+        ...["kubernetes:core/v1:Service", "kubernetes:policy/v1:PodDisruptionBudget"],
+        "kubernetes:autoscaling/v2:HorizontalPodAutoscaler",
+      ].map((type) => [`baton:components:Colour$${type}`, { ops: [...RENEWAL, "delete"] }]),
+    ),
     "baton:components:Workload$kubernetes:apps/v1:Deployment": {
       ops: ["update"],
       paths: NEW_RELEASE,

@@ -6,6 +6,9 @@ export const VERIFICATION = { "app.kubernetes.io/component": "verification" };
 /** Marks the pods of the database's Jobs. */
 export const DATABASE = { "app.kubernetes.io/component": "database" };
 
+/** Which workload a pod is a release of, where several of them stand side by side. */
+export const COLOUR_OF = "baton/workload";
+
 /** What selects a workload's pods: never changes, as selectors cannot. */
 export function selectorLabels(workload: string): Record<string, string> {
   return { "app.kubernetes.io/name": workload };

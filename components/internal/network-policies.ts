@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type { Config, EntranceConfig, WorkloadConfig } from "../../config-schema";
-import { selectorLabels, VERIFICATION } from "./labels";
+import { standsBeside } from "./beside";
+import { COLOUR_OF, selectorLabels, VERIFICATION } from "./labels";
 
 /** A policy without anything that Pulumi computes, so that a test can evaluate it. */
 export interface NetworkPolicy {
@@ -41,7 +42,10 @@ const namespace = (name: string): Peer => ({
  * each workload that something outside it calls.
  */
 export function networkPolicies(
-  config: Pick<Config, "network" | "workloads" | "entrances" | "monitoring" | "verification">,
+  config: Pick<
+    Config,
+    "network" | "workloads" | "entrances" | "monitoring" | "verification" | "rollout"
+  >,
 ): NetworkPolicy[] {
   const { network, workloads, verification } = config;
   const policies: NetworkPolicy[] = [
@@ -71,6 +75,12 @@ export function networkPolicies(
     if (ingress.length === 0) continue;
     const podSelector = { matchLabels: workload.selector ?? selectorLabels(name) };
     policies.push({ name, spec: asSpec({ podSelector, policyTypes: ["Ingress"], ingress }) });
+    if (!standsBeside(config, workload)) continue;
+    const colours = { matchLabels: { [COLOUR_OF]: name } };
+    policies.push({
+      name: `${name}-colours`,
+      spec: asSpec({ podSelector: colours, policyTypes: ["Ingress"], ingress }),
+    });
   }
   if (verification.run.some((name) => verification.suites[name]?.through === "exposure")) {
     policies.push(verificationPolicy(config.entrances));

@@ -1,5 +1,6 @@
 import type { Config, ResourcesConfig } from "../../config-schema";
 import type { Problem } from "../../release/problem";
+import { standsBeside } from "./beside";
 import { formatQuantity, parseQuantity } from "./quantity";
 
 /** What a namespace must hold at the height of a rollout, by ResourceQuota's keys. */
@@ -37,7 +38,9 @@ export function peakDemand(config: Config): Demand {
   for (const workload of Object.values(config.workloads)) {
     const replicas = workload.autoscale?.maxReplicas ?? workload.replicas ?? 1;
     const surge = workload.kind === "CronJob" ? 0 : surgePods(config.rollout.maxSurge, replicas);
-    add(replicas + surge, workload.resources);
+    // The former release stands beside the new one.
+    const beside = standsBeside(config, workload) ? replicas : 0;
+    add(replicas + surge + beside, workload.resources);
   }
   const { database } = config;
   // Ahead of the rollout, one after another; a scheduled backup may come at any time.
@@ -62,6 +65,9 @@ export function peakDemand(config: Config): Demand {
 
 /** A quota that is smaller than the rollout's peak stops it half-way; say so before it starts. */
 export function quotaProblems(where: string, config: Config): Problem[] {
+  const beside = Object.values(config.workloads).some((one) => standsBeside(config, one))
+    ? "the former release beside it, "
+    : "";
   return Object.entries(peakDemand(config)).flatMap(([key, amount]) => {
     const hard = config.quota[key];
     // Sums of decimal fractions are not exact: a demand that equals the quota must pass.
@@ -73,7 +79,7 @@ export function quotaProblems(where: string, config: Config): Problem[] {
         where,
         property: `baton:quota["${key}"]`,
         value: hard,
-        expected: `at least ${formatQuantity(rounded, unit)}: every workload at its largest, the rollout's surge and a suite`,
+        expected: `at least ${formatQuantity(rounded, unit)}: every workload at its largest, ${beside}the rollout's surge and a suite`,
         fix: "Raise the quota, or lower replicas, resources or baton:rollout.maxSurge",
       },
     ];

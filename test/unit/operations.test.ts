@@ -35,6 +35,8 @@ const POD = `${TEMPLATE}.spec`;
 const POD_LABELS = LABELS.map((label) => `${TEMPLATE}.${label}`);
 const IMAGE = `${POD}.containers[0].image`;
 
+const COLOUR = "baton:components:Colour";
+
 /** What `pulumi preview` says of qa's next release. */
 const RELEASE: readonly Operation[] = [
   operation("same", "pulumi:pulumi:Stack", "baton-qa"),
@@ -270,6 +272,18 @@ describe("the operations of a preview", () => {
   describe("are routine", () => {
     it("when they are what every release does", () => {
       assert.deepEqual(notRoutine(RELEASE), []);
+      // One colour comes, the Service is switched, and the one before the last goes.
+      const switched = 'spec.selector["app.kubernetes.io/name"]';
+      const beside = [
+        operation("create", `${COLOUR}$kubernetes:apps/v1:Deployment`, "web-dev-46"),
+        operation("update", SERVICE, "web", ...LABELS, switched),
+        operation("delete", `${COLOUR}$kubernetes:apps/v1:Deployment`, "web-dev-44"),
+      ];
+      assert.deepEqual(notRoutine(beside), []);
+      const other = operation("update", SERVICE, "web", "spec.selector.tier");
+      assert.deepEqual(notRoutine([other]), [other]);
+      const rolled = operation("delete", DEPLOYMENT, "web");
+      assert.deepEqual(notRoutine([rolled]), [rolled]);
     });
 
     const routine: Operation[] = [

@@ -1,0 +1,173 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { childOptions, type ChildOptions } from "./internal/child-options";
+import type { Called } from "./internal/beside";
+import { COLOUR_OF, selectorLabels } from "./internal/labels";
+import { workloadPod } from "./internal/pod";
+import { Rollout } from "./rollout";
+import {
+  AWAITED_ELSEWHERE,
+  autoscalerSpec,
+  budgetSpec,
+  deploymentSpec,
+  leftToAutoscaler,
+  replicasOf,
+  rolledOut,
+  ROLLOUT_TIMEOUT,
+  serviceSpec,
+  type WorkloadArgs,
+} from "./workload";
+
+export interface ColourArgs extends Omit<WorkloadArgs, "workload"> {
+  readonly workload: Called;
+  /** The workload that this is a release of. */
+  readonly of: string;
+  /** The Deployment that serves now, whose live number of pods this one must have. */
+  readonly former: string | undefined;
+}
+
+interface Manifests {
+  readonly deployment: k8s.apps.v1.DeploymentArgs;
+  readonly service: k8s.core.v1.ServiceArgs;
+  readonly budget?: k8s.policy.v1.PodDisruptionBudgetArgs | undefined;
+  readonly autoscaler?: Scaler | undefined;
+}
+interface Scaler {
+  readonly metadata: object;
+  readonly spec: ReturnType<typeof autoscalerSpec>;
+}
+
+/** What keeps a colour as it is after another one has taken its place; no secret is in it. */
+export interface ColourRecord {
+  readonly objectName: string;
+  readonly manifests: Manifests;
+}
+
+/**
+ * One release of a workload beside others of it: a Deployment with a Service of its own, on which it
+ * is verified before it meets users, its disruption budget and its autoscaler.
+ */
+export class Colour extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+  private readonly deployment: k8s.apps.v1.Deployment;
+  private manifests: Manifests;
+
+  readonly objectName: string;
+  /** The pod as declared: changes with everything that a release may change. */
+  readonly podTemplate: pulumi.Input<k8s.types.input.core.v1.PodTemplateSpec>;
+  /** There once its pods can take traffic. */
+  readonly ready: readonly pulumi.Resource[];
+
+  constructor(
+    private readonly name: string,
+    private readonly args: ColourArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
+    super("baton:components:Colour", name, {}, opts);
+    this.child = childOptions(this, opts);
+    const { workload, namespace, context, former } = args;
+    this.objectName = name;
+    const selector = selectorLabels(name);
+    const labels = { ...args.labels, ...selector, [COLOUR_OF]: args.of };
+    const metadata = { namespace, name, labels };
+    const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
+    this.podTemplate = {
+      metadata: { labels, annotations: { ...args.podAnnotations } },
+      spec: workloadPod({ ...args, name: args.of, selector }),
+    };
+
+    const spec = deploymentSpec(args, selector, this.podTemplate);
+    const deployment = { metadata: awaitedElsewhere, spec };
+    this.deployment = new k8s.apps.v1.Deployment(name, deployment, {
+      ...this.child,
+      ...leftToAutoscaler(workload),
+    });
+    const rollout = new Rollout(
+      `${name}-rollout`,
+      {
+        context,
+        namespace,
+        deployment: name,
+        spec: rolledOut(workload, spec),
+        // What an autoscaler has found to be needed is needed by the next release, too.
+        ...(former === undefined || workload.autoscale === undefined ? {} : { atLeast: former }),
+      },
+      {
+        ...this.child,
+        dependsOn: [...this.child.dependsOn, this.deployment],
+        customTimeouts: { create: ROLLOUT_TIMEOUT, update: ROLLOUT_TIMEOUT },
+      },
+    );
+    const service = { metadata: awaitedElsewhere, spec: serviceSpec(selector, workload.port) };
+    this.ready = [rollout, new k8s.core.v1.Service(name, service, this.child)];
+    const budget = replicasOf(workload) > 1 ? { metadata, spec: budgetSpec(selector) } : undefined;
+    if (budget !== undefined) new k8s.policy.v1.PodDisruptionBudget(name, budget, this.child);
+    this.manifests = { deployment, service, ...(budget === undefined ? {} : { budget }) };
+    this.registerOutputs({ objectName: name });
+  }
+
+  /** Lets the autoscaler have it: only when it has traffic, as idle pods would be taken away. */
+  autoscale(after: readonly pulumi.Resource[]): pulumi.Resource[] {
+    const { autoscale } = this.args.workload;
+    if (autoscale === undefined) return [];
+    const { namespace, labels } = this.args;
+    const scaler = {
+      metadata: { namespace, labels: { ...labels, ...selectorLabels(this.name) } },
+      spec: autoscalerSpec(autoscale, this.name),
+    };
+    this.manifests = { ...this.manifests, autoscaler: scaler };
+    return [autoscaler(this.name, scaler, this.child, [this.deployment, ...after])];
+  }
+
+  get record(): pulumi.Output<ColourRecord> {
+    const { objectName, manifests } = this;
+    return pulumi.output({ objectName, manifests });
+  }
+}
+
+/** A colour as it was recorded, which serves no more: with as many pods as it had when it did. */
+export class KeptColour extends pulumi.ComponentResource {
+  constructor(name: string, { manifests }: ColourRecord, opts?: pulumi.ComponentResourceOptions) {
+    super("baton:components:Colour", name, {}, opts);
+    const child = childOptions(this, opts);
+    const scaled = manifests.autoscaler !== undefined;
+    new k8s.apps.v1.Deployment(name, manifests.deployment, {
+      ...child,
+      ...(scaled ? { ignoreChanges: ["spec.replicas"] } : {}),
+    });
+    new k8s.core.v1.Service(name, manifests.service, child);
+    if (manifests.budget !== undefined) {
+      new k8s.policy.v1.PodDisruptionBudget(name, manifests.budget, child);
+    }
+    if (manifests.autoscaler !== undefined) {
+      const { metadata, spec } = manifests.autoscaler;
+      const behavior = { scaleDown: { selectPolicy: "Disabled" } };
+      autoscaler(name, { metadata, spec: { ...spec, behavior } }, child, []);
+    }
+    this.registerOutputs({});
+  }
+}
+
+/**
+ * Under another name each time: to the autoscaler's controller, one that begins to count again is
+ * new, and leaves the number as it is for its first minutes.
+ */
+function autoscaler(
+  name: string,
+  manifest: k8s.autoscaling.v2.HorizontalPodAutoscalerArgs,
+  child: ChildOptions,
+  after: readonly pulumi.Resource[],
+): pulumi.Resource {
+  return new k8s.autoscaling.v2.HorizontalPodAutoscaler(name, manifest, {
+    ...child,
+    dependsOn: [...child.dependsOn, ...after],
+    replaceOnChanges: ["spec.behavior"],
+    // Two for the same pods would both stand still.
+    deleteBeforeReplace: true,
+  });
+}
+
+/** What a release of a workload is called: `web-stage-45`. */
+export function colourName(objectName: string, slug: string): string {
+  return `${objectName}-${slug}`;
+}

@@ -1,0 +1,171 @@
+import * as assert from "node:assert/strict";
+import { ProgramHarness, type Registered, type Run } from "../support/program";
+import { release } from "../support/releases";
+
+const rollout = { strategy: "blueGreen", bake: "15m" };
+const APP = "app.kubernetes.io/name";
+const DEPLOYMENT = "kubernetes:apps/v1:Deployment";
+const SERVICE = "kubernetes:core/v1:Service";
+const SCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler";
+const BUDGET = "kubernetes:policy/v1:PodDisruptionBudget";
+
+describe("blueGreen", () => {
+  let harness: ProgramHarness;
+  before(async () => (harness = await ProgramHarness.start()));
+  after(() => harness.stop());
+
+  /** Deploys build 45, or another one, to prod, after what the last outputs say. */
+  async function deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
+    const options = { config: { rollout, ...config }, ...(lastOutputs && { lastOutputs }) };
+    return harness.run(release(harness, "prod", options));
+  }
+  async function deployNext(lastOutputs: Run["outputs"], config: object = {}): Promise<Run> {
+    harness.registry.push("build 46", "stage-46");
+    return deploy(lastOutputs, { imageTag: "stage-46", version: "v1.5.0", ...config });
+  }
+  const find = ({ resources }: Run, type: string, name: string): Registered | undefined =>
+    resources.find((one) => one.type === type && one.name === name);
+  const specOf = (resource: Registered | undefined) =>
+    resource?.inputs["spec"] as Record<string, unknown>;
+  const switchesOf = (run: Run) =>
+    JSON.parse(
+      String(find(run, "promotion:index:Bake", "verification-bake")?.inputs["traffic"]),
+    ) as unknown;
+
+  it("gives a release a Deployment and a Service of its own", async () => {
+    const run = await deploy();
+    assert.equal(find(run, DEPLOYMENT, "web"), undefined);
+    assert.deepEqual(specOf(find(run, DEPLOYMENT, "web-stage-45"))["selector"], {
+      matchLabels: { [APP]: "web-stage-45" },
+    });
+    assert.deepEqual(specOf(find(run, SERVICE, "web-stage-45"))["selector"], {
+      [APP]: "web-stage-45",
+    });
+    assert.deepEqual(specOf(find(run, SERVICE, "web"))["selector"], { [APP]: "web-stage-45" });
+    assert.ok(find(run, BUDGET, "web-stage-45"));
+  });
+
+  it("verifies it on its own Service, then switches, then bakes, then gives the tag", async () => {
+    const run = await deploy();
+    const suite = find(run, "kubernetes:batch/v1:Job", "verification-smoke");
+    assert.match(JSON.stringify(suite?.inputs), /"http:\/\/web-stage-45\.prod\.svc"/);
+    assert.ok(suite);
+    assert.ok(suite.dependsOn.includes("web-stage-45-rollout"));
+    assert.ok(!suite.dependsOn.includes("web"), "no traffic before");
+    const traffic = find(run, SERVICE, "web");
+    assert.ok(traffic?.dependsOn.includes("verification-smoke"));
+    // Idle pods would be taken away.
+    assert.ok(find(run, SCALER, "web-stage-45")?.dependsOn.includes("web"));
+    const gate = find(run, "promotion:index:Bake", "verification-bake");
+    assert.ok(gate);
+    assert.ok(gate.dependsOn.includes("web"));
+    assert.ok(gate.dependsOn.includes("web-stage-45"));
+    assert.equal(run.resources.at(-1)?.name, "verification-earned-tag");
+    assert.ok(run.resources.at(-1)?.dependsOn.includes("verification-bake"));
+  });
+
+  it("keeps the former release as it was, with as many pods, and knows the way back", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    for (const type of [DEPLOYMENT, SERVICE, BUDGET]) {
+      const [was, is] = [first, second].map((run) => find(run, type, "web-stage-45"));
+      assert.deepEqual(is?.inputs, was?.inputs, type);
+      assert.equal(is?.parent, was?.parent, "or it would be made anew");
+    }
+    assert.deepEqual(find(second, DEPLOYMENT, "web-stage-45")?.options.ignoreChanges, [
+      "spec.replicas",
+    ]);
+    assert.deepEqual(specOf(find(second, SCALER, "web-stage-45"))["behavior"], {
+      scaleDown: { selectPolicy: "Disabled" },
+    });
+    assert.equal(specOf(find(second, SCALER, "web-stage-46"))["behavior"], undefined);
+    for (const type of ["ConfigMap", "Secret"]) {
+      const settings = find(second, `kubernetes:core/v1:${type}`, "settings-stage-45");
+      assert.ok(settings, type);
+      assert.ok(settings.options.ignoreChanges.includes("data"), type);
+      const { labels, ...others } = settings.inputs["metadata"] as Record<string, object>;
+      assert.equal((labels as Record<string, string>)["baton/image-tag"], "stage-45");
+      // Pulumi refuses to be told the annotation by which it names them.
+      assert.deepEqual(others, { namespace: "prod" });
+    }
+    assert.equal(
+      find(second, "promotion:index:Rollout", "web-stage-46-rollout")?.inputs["atLeast"],
+      "web-stage-45",
+    );
+    assert.deepEqual(switchesOf(second), [
+      { service: "web", to: { [APP]: "web-stage-46" }, from: { [APP]: "web-stage-45" } },
+    ]);
+  });
+
+  it("keeps two releases, whatever is run again", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    const again = await deployNext(second.outputs);
+    assert.deepEqual(again.outputs["colours"], second.outputs["colours"]);
+    const names = ({ resources }: Run) =>
+      resources.map(({ type, name }) => `${type} ${name}`).sort();
+    assert.deepEqual(names(again), names(second));
+    harness.registry.push("build 47", "stage-47");
+    const third = await deploy(second.outputs, { imageTag: "stage-47", version: "v1.6.0" });
+    assert.equal(find(third, DEPLOYMENT, "web-stage-45"), undefined);
+    assert.ok(find(third, DEPLOYMENT, "web-stage-46"));
+  });
+
+  it("goes back by a switch, and without a bake", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    harness.registry.push("build 45", "prod-v1.4.0");
+    const back = await deploy(second.outputs, { rollbackOf: "stage-46" });
+    for (const type of [DEPLOYMENT, SERVICE, BUDGET]) {
+      const [was, is] = [first, back].map((run) => find(run, type, "web-stage-45"));
+      assert.deepEqual(is?.inputs, was?.inputs, type);
+    }
+    assert.ok(find(back, DEPLOYMENT, "web-stage-46"), "stays beside it");
+    const gate = find(back, "promotion:index:Bake", "verification-bake");
+    assert.equal(gate?.inputs["seconds"], 0);
+    assert.deepEqual(switchesOf(back), [{ service: "web", to: { [APP]: "web-stage-45" } }]);
+  });
+
+  it("takes over from another strategy without touching what serves", async () => {
+    const running = { release: { imageTag: "stage-44" } };
+    const run = await deploy(running);
+    assert.deepEqual(switchesOf(run), [
+      { service: "web", to: { [APP]: "web-stage-45" }, from: { [APP]: "web" } },
+    ]);
+  });
+
+  it("keeps no secret in its record", async () => {
+    const { outputs } = await deploy();
+    assert.ok(!JSON.stringify(outputs["colours"]).includes("generated-"));
+  });
+
+  it("lets callers through to every colour", async () => {
+    const run = await deploy();
+    const policy = find(
+      run,
+      "kubernetes:networking.k8s.io/v1:NetworkPolicy",
+      "namespace-network-web-colours",
+    );
+    assert.deepEqual(specOf(policy)["podSelector"], { matchLabels: { "baton/workload": "web" } });
+  });
+
+  it("needs room for both releases", async () => {
+    const quota = { pods: 20 };
+    const message = await harness.refusal(release(harness, "prod", { config: { rollout, quota } }));
+    assert.match(
+      message,
+      /quota\["pods"\] is 20; expected at least 24: every workload at its largest, the former release beside it, the rollout's surge and a suite/,
+    );
+  });
+
+  it("refuses a suite that would meet the former release", async () => {
+    const verification = { suites: { smoke: { through: "exposure" } } };
+    const message = await harness.refusal(
+      release(harness, "prod", { config: { rollout, verification } }),
+    );
+    assert.match(
+      message,
+      /suites\.smoke\.through is exposure; expected service while the strategy is blueGreen/,
+    );
+  });
+});

@@ -1,0 +1,125 @@
+import { writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+
+type Tree = Record<string, unknown>;
+interface Stored extends Tree {
+  metadata: Tree & { name: string; resourceVersion: string };
+}
+
+/**
+ * A Kubernetes API with the few verbs that a provider needs: get, list, and merge patches that are
+ * refused for another resourceVersion. KUBECONFIG leads to it until it is stopped.
+ */
+export class KubernetesServer {
+  private readonly objects = new Map<string, Stored>();
+  private version = 0;
+  /** Set to answer everything so instead. */
+  failure: number | undefined;
+
+  private constructor(
+    private readonly server: Server,
+    private readonly folder: string,
+    private readonly former: string | undefined,
+  ) {}
+
+  static async start(): Promise<KubernetesServer> {
+    const folder = await mkdtemp(join(tmpdir(), "baton-kubernetes-"));
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const port = (server.address() as AddressInfo).port;
+    const kubernetes = new KubernetesServer(server, folder, process.env["KUBECONFIG"]);
+    server.on("request", (request, response) => {
+      void text(request).then((body) => {
+        const path = new URL(request.url ?? "/", "http://localhost").pathname;
+        const [status, answer] = kubernetes.answer(request.method ?? "GET", path, body);
+        response.writeHead(status, { "content-type": "application/json" });
+        response.end(JSON.stringify(answer));
+      });
+    });
+    const kubeconfig = join(folder, "kubeconfig");
+    writeFileSync(
+      kubeconfig,
+      JSON.stringify({
+        "current-context": "test",
+        contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
+        clusters: [
+          {
+            name: "test",
+            // The client speaks plain HTTP only to where it need not know whom it speaks to.
+            cluster: { server: `http://127.0.0.1:${port}`, "insecure-skip-tls-verify": true },
+          },
+        ],
+        users: [{ name: "test", user: {} }],
+      }),
+    );
+    process.env["KUBECONFIG"] = kubeconfig;
+    return kubernetes;
+  }
+
+  async stop(): Promise<void> {
+    this.server.closeAllConnections();
+    this.server.close();
+    if (this.former === undefined) delete process.env["KUBECONFIG"];
+    else process.env["KUBECONFIG"] = this.former;
+    await rm(this.folder, { recursive: true });
+  }
+
+  /** Stores an object at a collection such as `/apis/apps/v1/namespaces/qa/deployments`. */
+  put(collection: string, name: string, object: Tree): void {
+    const metadata = { ...(object["metadata"] as Tree | undefined), name };
+    this.store(`${collection}/${name}`, { ...object, metadata });
+  }
+
+  get(path: string): Stored | undefined {
+    return this.objects.get(path);
+  }
+
+  /** Changes an object, as others may. */
+  patch(path: string, change: Tree): void {
+    this.store(path, merge(this.objects.get(path) ?? {}, change) as Tree);
+  }
+
+  private store(path: string, object: Tree): void {
+    this.version += 1;
+    const metadata = { ...(object["metadata"] as Stored["metadata"]) };
+    const resourceVersion = String(this.version);
+    this.objects.set(path, { ...object, metadata: { ...metadata, resourceVersion } });
+  }
+
+  private answer(method: string, path: string, body: string): [number, unknown] {
+    if (this.failure !== undefined) return [this.failure, { message: "out of order" }];
+    const object = this.objects.get(path);
+    if (method === "GET" && object === undefined && /\/(pods|replicasets)$/.test(path)) {
+      const items = [...this.objects]
+        .filter(([key]) => key.startsWith(`${path}/`))
+        .map(([, one]) => one);
+      return [200, { items }];
+    }
+    if (object === undefined) return [404, { message: `${path} not found` }];
+    if (method === "PATCH") {
+      const change = JSON.parse(body) as Tree;
+      const { resourceVersion } = (change["metadata"] ?? {}) as { resourceVersion?: string };
+      if (resourceVersion !== undefined && resourceVersion !== object.metadata.resourceVersion) {
+        return [409, { message: "the object has been modified" }];
+      }
+      this.store(path, merge(object, change) as Tree);
+    }
+    return [200, this.objects.get(path)];
+  }
+}
+
+/** https://www.rfc-editor.org/rfc/rfc7396 */
+function merge(base: unknown, change: unknown): unknown {
+  if (typeof change !== "object" || change === null || Array.isArray(change)) return change;
+  const merged: Tree = { ...(typeof base === "object" ? (base as Tree) : {}) };
+  for (const [key, value] of Object.entries(change)) {
+    if (value === null) Reflect.deleteProperty(merged, key);
+    else merged[key] = merge(merged[key], value);
+  }
+  return merged;
+}
