@@ -31,6 +31,8 @@ export const NETWORK = {
 } as const;
 
 export const REGISTRY = `${NETWORK.inside}:5000`;
+/** Another region's, which only dr uses. */
+export const DR_REGISTRY = `${NETWORK.inside}:5001`;
 /** Where kubelet keeps its control groups, below each controller's root. */
 export const CGROUP = "baton-sandbox";
 

@@ -19,10 +19,12 @@ import { kubeconfigOf } from "./cluster";
 import {
   CGROUP,
   DEBIAN,
+  DR_REGISTRY,
   exists,
   KUBECONFIG,
   LOGS,
   NETWORK,
+  NODE,
   NODE_PID,
   REGISTRY,
   ROOT,
@@ -254,10 +256,27 @@ async function clusterReady(since: number): Promise<boolean> {
 }
 
 async function registryReady(): Promise<boolean> {
-  return fetch(`http://${REGISTRY}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
-    (answer) => answer.ok,
-    () => false,
+  const answers = [REGISTRY, DR_REGISTRY].map((registry) =>
+    fetch(`http://${registry}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
+      (answer) => answer.ok,
+      () => false,
+    ),
   );
+  return (await Promise.all(answers)).every(Boolean);
+}
+
+/** Stops one of the registries, or starts it again, as where its region is away. */
+export async function setRegistry(name: "registry" | "registry-dr", on: boolean): Promise<void> {
+  const off = join(NODE, `${name}.off`);
+  if (on) await rm(off, { force: true });
+  else await writeFile(off, "");
+  const address = name === "registry" ? REGISTRY : DR_REGISTRY;
+  const answers = () =>
+    fetch(`http://${address}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  while ((await answers()) !== on) await setTimeout(250);
 }
 
 /** metrics-server runs beside the cluster, so its Service gets its address by hand. */

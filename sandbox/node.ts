@@ -4,7 +4,7 @@
  * does: then the kernel takes the whole tree down.
  */
 import { execa } from "execa";
-import { spawn, type SpawnOptions } from "node:child_process";
+import { spawn, type ChildProcess, type SpawnOptions } from "node:child_process";
 import { openSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,6 +15,7 @@ import {
   CGROUP,
   CONTEXT,
   DEBIAN,
+  DR_REGISTRY,
   exists,
   KUBECONFIG,
   LOGS,
@@ -46,7 +47,8 @@ async function main(): Promise<void> {
   await mkdir(LOGS, { recursive: true });
   process.chdir(NODE);
   // What belonged to the former node's processes; images and cluster state are kept.
-  const stale = ["containerd-run", "cni-data", "kubelet", "containerd.sock"];
+  const off = ["registry.off", "registry-dr.off"];
+  const stale = ["containerd-run", "cni-data", "kubelet", "containerd.sock", ...off];
   for (const path of [...stale.map((name) => join(NODE, name)), TARGETS]) {
     await rm(path, { recursive: true, force: true });
   }
@@ -54,7 +56,8 @@ async function main(): Promise<void> {
   await makeCertificates();
   await writeKubeconfig();
 
-  await startRegistry();
+  await startRegistry("registry", REGISTRY);
+  await startRegistry("registry-dr", DR_REGISTRY);
   start("etcd", "etcd", [
     ...["--data-dir", join(NODE, "etcd")],
     ...["--listen-client-urls", "http://127.0.0.1:2379"],
@@ -108,6 +111,28 @@ function start(
   };
   part.on("error", (error) => end(`cannot be started: ${error.message}`));
   part.on("exit", (code, signal) => end(`ended with ${signal ?? code}`));
+}
+
+/** Runs a part that is stopped for as long as there is a file NAME.off, as where a region is away. */
+function keep(name: string, command: string, args: readonly string[]): void {
+  const off = join(NODE, `${name}.off`);
+  const log = openSync(join(LOGS, `${name}.log`), "w");
+  let part: ChildProcess | undefined;
+  let stopping = false;
+  const look = async () => {
+    stopping = await exists(off);
+    if (stopping) part?.kill();
+    else if (part === undefined) {
+      part = spawn(command, args, { stdio: ["ignore", log, log] });
+      part.on("error", () => process.exit(1));
+      part.on("exit", () => {
+        part = undefined;
+        if (!stopping) process.exit(1);
+      });
+    }
+  };
+  void look();
+  setInterval(() => void look(), 250);
 }
 
 async function setUpNetwork(): Promise<void> {
@@ -180,14 +205,15 @@ async function writeKubeconfig(): Promise<void> {
   await writeFile(KUBECONFIG, text, { mode: 0o600 });
 }
 
-async function startRegistry(): Promise<void> {
+async function startRegistry(name: string, addr: string): Promise<void> {
   const config = {
     version: "0.1",
-    storage: { filesystem: { rootdirectory: join(NODE, "registry") }, delete: { enabled: true } },
-    http: { addr: `${IP}:5000` },
+    storage: { filesystem: { rootdirectory: join(NODE, name) }, delete: { enabled: true } },
+    http: { addr },
   };
-  await writeFile(join(NODE, "registry.yaml"), stringify(config));
-  start("registry", "docker-registry", ["serve", join(NODE, "registry.yaml")]);
+  const path = join(NODE, `${name}.yaml`);
+  await writeFile(path, stringify(config));
+  keep(name, "docker-registry", ["serve", path]);
 }
 
 async function startPostgres(): Promise<void> {
@@ -293,12 +319,18 @@ state = "${join(NODE, "containerd-run")}"
     config_path = "${join(NODE, "registries")}"
 `,
   );
-  // The node reaches nothing but itself: every image, whatever its registry, is in its own.
-  await mkdir(join(NODE, "registries", "_default"), { recursive: true });
-  await writeFile(
-    join(NODE, "registries", "_default", "hosts.toml"),
-    `[host."http://${REGISTRY}"]\n  capabilities = ["pull", "resolve"]\n`,
-  );
+  // The node reaches nothing but itself: every image, whatever its registry, is in its own; but for
+  // what dr pulls from its own.
+  for (const [folder, registry] of [
+    ["_default", REGISTRY],
+    [DR_REGISTRY.replace(":", "_") + "_", DR_REGISTRY],
+  ] as const) {
+    await mkdir(join(NODE, "registries", folder), { recursive: true });
+    await writeFile(
+      join(NODE, "registries", folder, "hosts.toml"),
+      `[host."http://${registry}"]\n  capabilities = ["pull", "resolve"]\n`,
+    );
+  }
   start("containerd", "containerd", ["--config", join(NODE, "containerd.toml")]);
   while (!(await exists(CONTAINERD_SOCKET))) await setTimeout(100);
 }

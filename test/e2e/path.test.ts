@@ -39,8 +39,11 @@ describe("one image", () => {
         assert.match(await scene.get(environment, "version"), new RegExp(`build-${build}`));
       }
       for (const tag of earnedTags(build)) {
-        assert.equal(await scene.registry.resolve(tag), digest, tag);
+        // dr has a registry of its own, where prod's tag is too.
+        const registry = tag.startsWith("dr-") ? scene.drRegistry : scene.registry;
+        assert.equal(await registry.resolve(tag), digest, tag);
       }
+      assert.equal(await scene.drRegistry.resolve(`prod-v0.0.${build}`), digest);
     });
   }
 

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { openRegistry, type Registry } from "../../registry/registry";
 import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { type Place, Project } from "../../sandbox/engine";
-import { REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushBuild, pushTests, targetsOf, type Target } from "../../sandbox/images";
 
 const PREFIX = "baton-e2e-";
@@ -38,6 +38,8 @@ export class Scene {
     readonly project: Project,
     readonly kubeconfig: KubeConfig,
     readonly registry: Registry,
+    /** Where dr's images are; the same one on a registry of one's own. */
+    readonly drRegistry: Registry,
     /** Where the app's images are pushed to. */
     readonly target: Target,
     /** Three builds that nobody has seen before. */
@@ -72,6 +74,11 @@ export class Scene {
       await Project.open("e2e", place),
       kubeconfig,
       openRegistry({ kind: "oci", ...target }),
+      openRegistry({
+        kind: "oci",
+        ...target,
+        ...(own.registry === undefined ? { repository: `${DR_REGISTRY}/podinfo` } : {}),
+      }),
       target,
       builds,
     );
