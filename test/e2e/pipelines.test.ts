@@ -77,9 +77,7 @@ const as = (person: string) => ({
     await rm(FOLDER, { recursive: true, force: true });
     await rm(join(SANDBOX, "pipelines"), { recursive: true, force: true });
     await deleteNamespaces(kubeconfigOf({}), PREFIX, PATIENCE);
-    // Twice: when Pulumi makes a stack, it writes an empty text in place of a null in its file.
-    for (let times = 0; times < 2; times += 1)
-      project = await Project.open("pipelines", { namespacePrefix: PREFIX });
+    project = await Project.open("pipelines", { namespacePrefix: PREFIX });
     registry = openRegistry({ kind: "oci", repository, plainHttp: true });
     await mkdir(FOLDER, { recursive: true });
     await makeRemote();

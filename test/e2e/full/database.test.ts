@@ -1,0 +1,387 @@
+import * as assert from "node:assert/strict";
+import { execa } from "execa";
+import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseDocument } from "yaml";
+import { goBuild, IMAGES, type Part } from "../../../sandbox/build";
+import { until } from "../../../sandbox/cluster";
+import { BIN, NODE, ROOT } from "../../../sandbox/folder";
+import { pushImage } from "../../../sandbox/images";
+import { databaseUrl, runSql } from "../../../sandbox/postgres";
+import { onSandbox, PATIENCE, Scene } from "../scene";
+
+const ENVIRONMENT = "dev";
+const DATABASE = "e2e_migrations";
+/** Of a migration, in seconds. */
+const DEADLINE = 25;
+
+/**
+ * A migration as an application would bring it: each version in a transaction of its own, with an
+ * advisory lock and its own bookkeeping. FAULT makes it go wrong in the middle.
+ */
+const MIGRATE = String.raw`set -eu
+[ "$FAULT" != half ] || psql -q "$DATABASE_URL" -c 'CREATE TABLE half_applied (id int)'
+while :; do
+  at=$(psql -qAt "$DATABASE_URL" -c "SELECT to_regclass('migrations')")
+  [ -z "$at" ] || at=$(psql -qAt "$DATABASE_URL" -c 'SELECT max(version) FROM migrations')
+  [ "$(($at + 0))" -lt "$TARGET" ] || exit 0
+  next=$((at + 1))
+  case $FAULT in
+    fail | half) fault='SELECT 1 / 0;' ;;
+    hang) fault='SELECT pg_sleep(3600);' ;;
+    slow) fault='SELECT pg_sleep(12);' ;;
+    *) fault= ;;
+  esac
+  psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" <<END
+BEGIN;
+SELECT pg_advisory_xact_lock(42) \g /dev/null
+CREATE TABLE IF NOT EXISTS migrations (version int PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS applied (version int);
+CREATE TABLE version_$next (id int);
+INSERT INTO migrations VALUES ($next);
+INSERT INTO applied VALUES ($next);
+$fault
+COMMIT;
+END
+done
+`;
+
+describe("a database", () => {
+  let scene: Scene;
+  let url: string;
+  let program: string;
+  let first: number;
+
+  before(async function () {
+    if (!onSandbox) this.skip();
+    scene = await Scene.open();
+    [first] = scene.builds;
+    first += 1000;
+    const { project } = scene;
+    url = await databaseUrl(DATABASE);
+    await runSql(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+
+    const podinfo = IMAGES.find(({ module }) => module === "podinfo") as Part;
+    program = join(project.folder, "podinfo-of-database-test");
+    await goBuild(podinfo, podinfo.programs["podinfo"] ?? "", program, []);
+
+    await makeVolume();
+    await project.setSecret(ENVIRONMENT, "baton:DATABASE_URL", url);
+    await configure({});
+    await rm(join(project.folder, ".git"), { recursive: true, force: true });
+    await project.commit("Begin");
+  });
+  after(async () => {
+    if (!onSandbox) return;
+    await scene.core.deletePersistentVolume({ name: "baton-e2e-backups" }).catch(() => undefined);
+  });
+
+  /** Nothing in the sandbox makes volumes for claims. */
+  async function makeVolume(): Promise<void> {
+    const path = join(NODE, "e2e-backups");
+    await rm(path, { recursive: true, force: true });
+    await mkdir(path, { recursive: true });
+    await chmod(path, 0o777);
+    const name = "baton-e2e-backups";
+    await scene.core.deletePersistentVolume({ name }).catch(() => undefined);
+    await until(
+      "the former volume to go",
+      async () => {
+        const { items } = await scene.core.listPersistentVolume();
+        return !items.some(({ metadata }) => metadata?.name === name);
+      },
+      PATIENCE,
+    );
+    await scene.core.createPersistentVolume({
+      body: {
+        metadata: { name },
+        spec: {
+          capacity: { storage: "1Gi" },
+          accessModes: ["ReadWriteOnce"],
+          storageClassName: "sandbox",
+          persistentVolumeReclaimPolicy: "Retain",
+          claimRef: { namespace: scene.namespaceOf(ENVIRONMENT), name: "database-backups" },
+          hostPath: { path },
+        },
+      },
+    });
+  }
+
+  /** Writes into the stack file how the next migration behaves, and what the policy says. */
+  async function configure({
+    target = 1,
+    fault = "none",
+    policy = {},
+  }: {
+    target?: number;
+    fault?: string;
+    policy?: object;
+  }): Promise<void> {
+    const path = join(scene.project.folder, `Pulumi.${ENVIRONMENT}.yaml`);
+    const file = parseDocument(await readFile(path, "utf8"));
+    file.setIn(["config", "baton:verification"], { run: ["smoke"] });
+    file.setIn(["config", "baton:rollout"], { progressDeadlineSeconds: 30 });
+    file.setIn(["config", "baton:settings"], {
+      config: { TARGET: target, FAULT: fault, LOG_LEVEL: "debug" },
+      secrets: { DATABASE_URL: { source: "config" } },
+    });
+    const check = `test "$(psql -At "$DATABASE_URL" -c 'SELECT count(*) = count(DISTINCT version) FROM applied')" = t`;
+    const image = "postgres-client:15";
+    file.setIn(["config", "baton:database"], {
+      url: "DATABASE_URL",
+      client: image,
+      version: "SELECT max(version) FROM migrations",
+      migration: { image, command: ["/bin/sh", "-c", MIGRATE], timeoutSeconds: DEADLINE },
+      integrity: { image, command: ["/bin/sh", "-c", check] },
+      backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
+      policy,
+    });
+    await writeFile(path, file.toString());
+    await execa("git", ["commit", "--quiet", "--allow-empty", "-am", "Configure"], {
+      cwd: scene.project.folder,
+      env: PERSON,
+      reject: false,
+    });
+  }
+
+  const PERSON = {
+    GIT_AUTHOR_NAME: "ann",
+    GIT_AUTHOR_EMAIL: "ann@example.com",
+    GIT_COMMITTER_NAME: "ann",
+    GIT_COMMITTER_EMAIL: "ann@example.com",
+  };
+
+  /** Pushes a build that brings a schema. */
+  async function push(number: number, head: number, kind: string): Promise<string> {
+    const tag = `build-${first + number}`;
+    await pushImage(tag, scene.target, {
+      files: { "bin/podinfo": program, "bin/podcli": join(BIN, "podcli") },
+      entrypoint: ["/bin/podinfo"],
+      labels: {
+        "baton.schema-head": String(head),
+        "baton.schema-kind": kind,
+        "org.opencontainers.image.version": tag,
+      },
+    });
+    return tag;
+  }
+
+  const start = (...args: string[]) => {
+    const { folder, environment } = scene.project;
+    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args];
+    const env = { ...environment, ...PERSON, NO_COLOR: "1" };
+    return execa("node", command, { cwd: ROOT, env, reject: false, all: true });
+  };
+  /** All that was printed: nothing of it may be secret. */
+  const printed: string[] = [];
+  const ends = async (exitCode: number, ...args: string[]): Promise<string> => {
+    const ran = await start(...args);
+    printed.push(ran.all);
+    console.log(`      $ baton ${args.join(" ")}\n${ran.all.replace(/^/gm, "      ")}`);
+    assert.equal(ran.exitCode, exitCode, ran.all);
+    return ran.all;
+  };
+  const deploy = async (exitCode: number, tag: string): Promise<string> => {
+    await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    return ends(exitCode, "deploy", ENVIRONMENT, "--yes");
+  };
+  const rows = (sql: string) => runSql(url, sql);
+  const applied = () => rows("SELECT string_agg(version::text, ',' ORDER BY version) FROM applied");
+  const generation = async () => {
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { metadata } = await scene.apps.readNamespacedDeployment({ namespace, name: "web" });
+    return metadata?.generation;
+  };
+  const runs = async () =>
+    ((await scene.project.outputs(ENVIRONMENT))["release"] as { imageTag: string }).imageTag;
+  /** Runs of the migration so far, by the attempts that its guard has let through. */
+  const attempts = async () => {
+    const log = await readFile(join(NODE, "e2e-backups/migrations.log"), "utf8");
+    return log.trim().split("\n").length;
+  };
+  const password = () => new URL(url).password;
+
+  it("is backed up and migrated once, ahead of the rollout", async () => {
+    const tag = await push(1, 1, "expand");
+    const text = await deploy(0, tag);
+    assert.match(text, new RegExp(`${tag} is deployed and verified`));
+    assert.equal(await applied(), "1");
+    await rows("INSERT INTO version_1 SELECT generate_series(1, 1000)");
+    const listed = await ends(0, "restore", ENVIRONMENT);
+    assert.match(listed, new RegExp(`before-${tag} .*schema 0, 0 tables`));
+  });
+
+  it("is left as it is on the way back over an expansion, and migrated no second time", async () => {
+    await configure({ target: 2 });
+    const tag = await push(2, 2, "expand");
+    const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    assert.match(card, /database +schema 1 → 2, expanded: build-\d+ still runs on it/);
+    await ends(0, "deploy", ENVIRONMENT, "--yes");
+    assert.equal(await applied(), "1,2");
+    const before = await attempts();
+    await ends(0, "rollback", ENVIRONMENT);
+    assert.equal(await applied(), "1,2");
+    assert.equal(await attempts(), before, "nothing migrates on the way back");
+    await ends(0, "unhold", tag, "--reason", "again");
+    await deploy(0, tag);
+    assert.equal(await applied(), "1,2");
+    assert.equal(await attempts(), before, "nor where the database is there already");
+  });
+
+  it("stops the rollout when its migration fails, with the former version serving", async () => {
+    await configure({ target: 3, fault: "fail" });
+    const tag = await push(3, 3, "expand");
+    const served = await generation();
+    const text = await deploy(4, tag);
+    assert.match(text, /division by zero/);
+    assert.equal(await applied(), "1,2");
+    assert.equal(await runs(), `build-${first + 2}`);
+    assert.equal(await generation(), served, "the Deployment is as it was");
+    await ends(0, "unhold", tag, "--reason", "mended");
+  });
+
+  it("is restored where a migration was applied in part, and the policy says so", async () => {
+    await configure({ target: 3, fault: "half", policy: { restoreHalfApplied: true } });
+    const text = await deploy(4, `build-${first + 3}`);
+    assert.match(text, /division by zero/);
+    assert.match(await ends(0, "restore", ENVIRONMENT), /replaced-\d{8}T\d{6}Z .*schema 2/);
+    assert.equal(await rows("SELECT to_regclass('half_applied') IS NULL"), "t");
+    assert.equal(await rows("SELECT count(*), sum(id) FROM version_1"), "1000|500500");
+    await ends(0, "unhold", `build-${first + 3}`, "--reason", "mended");
+  });
+
+  it("loses a migration that hangs at its deadline", async () => {
+    await configure({ target: 3, fault: "hang" });
+    const text = await deploy(4, `build-${first + 3}`);
+    assert.match(text, /database-migrate-build-\d+.*BackoffLimitExceeded/s);
+    assert.equal(
+      await rows(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
+      ),
+      "0",
+    );
+    await ends(0, "unhold", `build-${first + 3}`, "--reason", "mended");
+  });
+
+  it("is migrated once when the tool is killed in the middle and run again", async () => {
+    await configure({ target: 3, fault: "slow" });
+    await ends(0, "request", ENVIRONMENT, "--tag", `build-${first + 3}`);
+    const run = start("deploy", ENVIRONMENT, "--yes");
+    await until(
+      "the migration to run",
+      async () =>
+        (await rows(
+          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
+        )) === "1",
+      PATIENCE,
+    );
+    const found = await execa("pgrep", ["-f", `^pulumi up .*--stack ${ENVIRONMENT} `], {
+      reject: false,
+    });
+    for (const pid of [run.pid, ...found.stdout.split("\n").map(Number)]) {
+      if (pid) process.kill(pid, "SIGKILL");
+    }
+    await run;
+    await ends(0, "deploy", ENVIRONMENT, "--yes");
+    assert.equal(await applied(), "1,2,3");
+  });
+
+  it("is migrated once when the pod is killed in the middle and it is run again", async () => {
+    await configure({ target: 4, fault: "slow" });
+    const tag = await push(4, 4, "expand");
+    await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    const run = start("deploy", ENVIRONMENT, "--yes");
+    await until(
+      "the migration to run",
+      async () =>
+        (await rows(
+          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
+        )) === "1",
+      PATIENCE,
+    );
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { items } = await scene.core.listNamespacedPod({
+      namespace,
+      fieldSelector: "status.phase=Running",
+      labelSelector: "app.kubernetes.io/component=database",
+    });
+    for (const { metadata } of items) {
+      await scene.core.deleteNamespacedPod({
+        namespace,
+        name: metadata?.name ?? "",
+        gracePeriodSeconds: 0,
+      });
+    }
+    assert.equal((await run).exitCode, 4, (await run).all);
+    printed.push((await run).all);
+    assert.equal(await applied(), "1,2,3");
+    await ends(0, "unhold", tag, "--reason", "its pod was killed");
+    await configure({ target: 4 });
+    await deploy(0, tag);
+    assert.equal(await applied(), "1,2,3,4");
+  });
+
+  it("refuses the way back over a contraction, before anything is changed", async () => {
+    await configure({ target: 5 });
+    const tag = await push(5, 5, "contract");
+    const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    assert.match(card, /schema 4 → 5, contracted at 5: build-\d+ does not run on it/);
+    await ends(0, "deploy", ENVIRONMENT, "--yes");
+    await rows("INSERT INTO version_5 VALUES (7)");
+    const served = await generation();
+    const text = await ends(1, "rollback", ENVIRONMENT);
+    assert.match(text, /does not run on it, as it was contracted at 5/);
+    assert.match(text, new RegExp(`baton restore ${ENVIRONMENT} --backup before-${tag}`));
+    assert.equal(await generation(), served, "the Deployment is as it was");
+    assert.equal(await runs(), tag);
+  });
+
+  it("is restored in place of what lives there, asked twice; then the way back is open", async () => {
+    const backup = `before-build-${first + 5}`;
+    const refused = await ends(1, "restore", ENVIRONMENT, "--backup", backup, "--yes");
+    assert.match(refused, /--overwrite-live is not given/);
+    assert.equal(await applied(), "1,2,3,4,5");
+    const text = await ends(
+      0,
+      ...["restore", ENVIRONMENT, "--backup", backup, "--yes", "--overwrite-live"],
+    );
+    assert.match(text, /the same as in the backup; schema version 4/);
+    assert.equal(await applied(), "1,2,3,4");
+    assert.equal(await rows("SELECT count(*), sum(id) FROM version_1"), "1000|500500");
+    assert.equal(await rows("SELECT to_regclass('version_5') IS NULL"), "t");
+    await ends(0, "rollback", ENVIRONMENT);
+    assert.equal(await runs(), `build-${first + 4}`);
+  });
+
+  it("is restored into an empty database", async () => {
+    const sums = () => rows("SELECT count(*), sum(id) FROM version_1");
+    const before = await sums();
+    await rows("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    const backup = `before-build-${first + 5}`;
+    await ends(0, "restore", ENVIRONMENT, "--backup", backup, "--yes");
+    assert.equal(await sums(), before);
+    assert.equal(await applied(), "1,2,3,4");
+  });
+
+  it("keeps its password out of everything but the Secret", async () => {
+    assert.ok(!printed.join("\n").includes(password()));
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { batch, core } = scene;
+    const objects = await Promise.all([
+      batch.listNamespacedJob({ namespace }),
+      batch.listNamespacedCronJob({ namespace }),
+      core.listNamespacedPod({ namespace }),
+      core.listNamespacedEvent({ namespace }),
+      core.listNamespacedConfigMap({ namespace }),
+    ]);
+    assert.ok(!JSON.stringify(objects).includes(password()));
+    assert.ok(!(await scene.state(ENVIRONMENT)).includes(password()));
+    for (const { metadata, spec } of objects[2].items) {
+      for (const { name } of [...(spec?.initContainers ?? []), ...(spec?.containers ?? [])]) {
+        const pod = { namespace, name: metadata?.name ?? "", container: name };
+        const log = await core.readNamespacedPodLog(pod).catch(() => "");
+        assert.ok(!log.includes(password()), name);
+      }
+    }
+  });
+});
