@@ -4,7 +4,7 @@ import { appendFile, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { until } from "../../sandbox/cluster";
-import { DR_REGISTRY, KUBECONFIG, ROOT } from "../../sandbox/folder";
+import { CONTEXT, DR_REGISTRY, KUBECONFIG, ROOT } from "../../sandbox/folder";
 import { setRegistry } from "../../sandbox/host";
 import { PATIENCE, Scene } from "./scene";
 
@@ -106,6 +106,12 @@ describe("disaster recovery", () => {
     const state = join(scene.project.folder, "state/.pulumi/stacks/baton");
     return [join(state, "prod.json"), join(state, "prod.json.away")] as const;
   };
+
+  after(async () => {
+    const { project } = scene;
+    await project.setConfig("prod", "baton:cluster.context", CONTEXT);
+    await project.up("prod", { BATON_BREAK_GLASS: "The drill is over" });
+  });
 
   it("takes what prod has taken, under the same words, from its own registry", async () => {
     const digest = await scene.registry.resolve(`build-${second}`);
