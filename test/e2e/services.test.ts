@@ -1,5 +1,5 @@
 import * as assert from "node:assert/strict";
-import { BatchV1Api, CoreV1Api } from "@kubernetes/client-node";
+import { BatchV1Api, CoreV1Api, type KubeConfig } from "@kubernetes/client-node";
 import { deleteNamespaces, kubeconfigOf, until } from "../../sandbox/cluster";
 import { startLoad } from "../../sandbox/load";
 import { databaseUrl, POSTGRES, runSql, superuserUrl } from "../../sandbox/postgres";
@@ -19,12 +19,14 @@ const RESTRICTED = {
 };
 
 describe("beside the sandbox's cluster", () => {
-  const kubeconfig = kubeconfigOf({});
-  const core = kubeconfig.makeApiClient(CoreV1Api);
+  let kubeconfig: KubeConfig;
+  let core: CoreV1Api;
 
   before(async function () {
     if (!onSandbox) this.skip();
     await sandboxProcess("up");
+    kubeconfig = kubeconfigOf({});
+    core = kubeconfig.makeApiClient(CoreV1Api);
     await deleteNamespaces(kubeconfig, NAMESPACE, PATIENCE);
     const labels = { "pod-security.kubernetes.io/enforce": "restricted" };
     await core.createNamespace({ body: { metadata: { name: NAMESPACE, labels } } });
