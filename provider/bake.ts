@@ -18,10 +18,10 @@ import {
   ABORT,
   abortedBy,
   answerOf,
-  isConflict,
   isFinal,
   kubeconfigOf,
   PATIENCE,
+  podsOf,
   ResourceFailed,
 } from "./cluster";
 import { explainPods } from "./pod-failures";
@@ -247,8 +247,7 @@ class Bake {
         }
         return;
       } catch (error) {
-        const final = isFinal(error) && !isConflict(error);
-        if (final || Date.now() - began > PATIENCE) throw this.unwatched(error);
+        if (isFinal(error) || Date.now() - began > PATIENCE) throw this.unwatched(error);
       }
       await setTimeout(POLL_MILLISECONDS);
     }
@@ -266,7 +265,7 @@ class Bake {
           said.push(`${service} leads to the former release again`);
           break;
         } catch (error) {
-          if ((isFinal(error) && !isConflict(error)) || Date.now() - began > PATIENCE) {
+          if (isFinal(error) || Date.now() - began > PATIENCE) {
             said.push(`${service} could not be led back to the former release: ${answerOf(error)}`);
             break;
           }
@@ -345,7 +344,9 @@ class Bake {
           const text = "another run has taken the bake over, or another release was rolled out";
           throw new ResourceFailed(this.id, [`${this.id}: ${text}; this run has stopped`]);
         }
-        const pods = await Promise.all(deployments.map((deployment) => this.podsOf(deployment)));
+        const pods = await Promise.all(
+          deployments.map((deployment) => podsOf(this.kubeconfig, deployment)),
+        );
         const ended = deployments.flatMap((deployment, index) =>
           this.hasRestarted(pods[index] ?? []) ? explainPods(pods[index] ?? [], deployment) : [],
         );
@@ -381,16 +382,6 @@ class Bake {
     return Promise.all(
       this.names.map((name) => apps.readNamespacedDeployment({ namespace, name })),
     );
-  }
-
-  private async podsOf({ spec }: V1Deployment): Promise<V1Pod[]> {
-    const labels = { ...spec?.template.metadata?.labels, ...spec?.selector.matchLabels };
-    const labelSelector = Object.entries(labels)
-      .map(([key, value]) => `${key}=${value}`)
-      .join(",");
-    const { namespace } = this.inputs;
-    const core = this.kubeconfig.makeApiClient(CoreV1Api);
-    return (await core.listNamespacedPod({ namespace, labelSelector })).items;
   }
 
   /** Whether a container has ended since it was first seen. */
@@ -509,7 +500,7 @@ class Bake {
       return true;
     } catch (error) {
       // Changed meanwhile, or out of reach: it is read again, and written the next time.
-      if (isFinal(error) && !isConflict(error)) throw error;
+      if (isFinal(error)) throw error;
       return false;
     }
   }

@@ -1,4 +1,10 @@
-import { ApiException, KubeConfig } from "@kubernetes/client-node";
+import {
+  ApiException,
+  CoreV1Api,
+  KubeConfig,
+  type V1Deployment,
+  type V1Pod,
+} from "@kubernetes/client-node";
 
 /** How long the cluster may be out of reach before a wait gives up, in milliseconds. */
 export const PATIENCE = 30_000;
@@ -33,14 +39,26 @@ export class ResourceFailed extends Error {
   }
 }
 
-/** Whether asking again cannot help. */
+/** Answers after which it is tried again: an object has changed since it was read, or too much is asked. */
+const PASSING = [409, 429];
+
+/** Whether trying again cannot help. */
 export function isFinal(error: unknown): boolean {
-  return error instanceof ApiException && error.code < 500 && error.code !== 429;
+  return error instanceof ApiException && error.code < 500 && !PASSING.includes(error.code);
 }
 
-/** Whether an object was changed since it was read. */
-export function isConflict(error: unknown): boolean {
-  return error instanceof ApiException && error.code === 409;
+/** The pods of what the Deployment runs now: the release's own labels tell them from the former ones. */
+export async function podsOf(
+  kubeconfig: KubeConfig,
+  { metadata, spec }: V1Deployment,
+): Promise<V1Pod[]> {
+  const labels = { ...spec?.template.metadata?.labels, ...spec?.selector.matchLabels };
+  const labelSelector = Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
+  const namespace = metadata?.namespace ?? "";
+  const core = kubeconfig.makeApiClient(CoreV1Api);
+  return (await core.listNamespacedPod({ namespace, labelSelector })).items;
 }
 
 /** What the cluster said; the client's own message holds every header. */

@@ -1,7 +1,6 @@
 import {
   ApiException,
   AppsV1Api,
-  CoreV1Api,
   PatchStrategy,
   setHeaderOptions,
   type KubeConfig,
@@ -12,10 +11,10 @@ import {
   ABORT,
   abortedBy,
   answerOf,
-  isConflict,
   isFinal,
   kubeconfigOf,
   PATIENCE,
+  podsOf,
   ResourceFailed,
 } from "./cluster";
 import { explainPods } from "./pod-failures";
@@ -63,7 +62,7 @@ export async function create(inputs: RolloutInputs): Promise<string> {
       if (status === "failed") throw await explain(kubeconfig, current);
     } catch (error) {
       if (error instanceof ResourceFailed) throw error;
-      if ((isFinal(error) && !isConflict(error)) || Date.now() - lastAnswer > PATIENCE) {
+      if (isFinal(error) || Date.now() - lastAnswer > PATIENCE) {
         throw unreadable(namespace, deployment, error);
       }
     }
@@ -133,16 +132,7 @@ export function rolloutStatus({
 
 async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<ResourceFailed> {
   const { namespace = "", name = "" } = deployment.metadata ?? {};
-  const { matchLabels = {} } = deployment.spec?.selector ?? {};
-  // The selector finds the former release's pods too; the tag tells the new ones apart.
-  const labels = { ...deployment.spec?.template.metadata?.labels, ...matchLabels };
-  const labelSelector = Object.entries(labels)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
-  const pods = await kubeconfig
-    .makeApiClient(CoreV1Api)
-    .listNamespacedPod({ namespace, labelSelector });
-  const causes = explainPods(pods.items, deployment);
+  const causes = explainPods(await podsOf(kubeconfig, deployment), deployment);
   const seconds = deployment.spec?.progressDeadlineSeconds ?? 600;
   const text = [
     `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,

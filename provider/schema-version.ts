@@ -1,5 +1,6 @@
-import { CoreV1Api, KubeConfig } from "@kubernetes/client-node";
+import { CoreV1Api } from "@kubernetes/client-node";
 import { z } from "zod";
+import { kubeconfigOf } from "./cluster";
 
 export interface SchemaVersionInputs {
   /** The kubeconfig's context; its current one unless given. */
@@ -22,10 +23,7 @@ export async function create(
   inputs: SchemaVersionInputs,
 ): Promise<{ readonly id: string; readonly outs: SchemaVersionInputs & Reading }> {
   const { context, namespace, job } = inputs;
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromDefault();
-  if (context !== undefined) kubeconfig.setCurrentContext(context);
-  const { items } = await kubeconfig
+  const { items } = await kubeconfigOf(context)
     .makeApiClient(CoreV1Api)
     .listNamespacedPod({ namespace, labelSelector: `job-name=${job}` });
   const ended = items
