@@ -58,6 +58,15 @@ export async function deploy(
   const report = await onceBegun(context, environment, "deploy", (begun, beginNow) =>
     attempt(context, environment, yes, begun, beginNow),
   );
+  return deployFollowers(context, environment, report);
+}
+
+/** Deploys next what was asked for together with a request, once that is deployed. */
+export async function deployFollowers(
+  context: Context,
+  environment: string,
+  report: Report,
+): Promise<Report> {
   if (report.outcome !== "done") return report;
   const { request } = report;
   return withFollowers(context, environment, report, async (follower) => {

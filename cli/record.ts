@@ -12,10 +12,19 @@ import {
   type Context,
   type Report,
 } from "./context";
-import { formerOf, recordOutcome, succeed, tellFailure, wayBack, type Deployment } from "./deploy";
+import {
+  deployFollowers,
+  formerOf,
+  recordOutcome,
+  succeed,
+  tellFailure,
+  wayBack,
+  type Deployment,
+} from "./deploy";
 import { readFacts, type Facts } from "./facts";
 import type { StackOutputs, Update } from "./pulumi";
 import { summaryOf } from "./requested";
+import { rollbackFollowers } from "./rollback";
 import { recordUnapproved } from "./unapproved";
 import { newsOf } from "./updates";
 
@@ -26,7 +35,7 @@ export interface RecordOptions {
 
 /**
  * `baton record [ENV]`: puts into the ledger how the last `pulumi up` ended that the tool did not run
- * itself, as `deploy` would have. Without an environment, of all that Pulumi Deployments deploys.
+ * itself, as `deploy` would have; what follows the environment is deployed, or goes back, next. Without an environment, of all that Pulumi Deployments deploys.
  */
 export async function record(
   context: Context,
@@ -107,7 +116,7 @@ async function recordOne(
   const deployment = await deploymentOf(context, request, update, outputs, facts);
   if (news === "failed") return recordFailure(context, deployment, update, goBack);
   return deployment.missing === undefined
-    ? succeed(context, deployment)
+    ? deployFollowers(context, environment, await succeed(context, deployment))
     : recordMissing(context, deployment, deployment.missing);
 }
 
@@ -258,5 +267,6 @@ async function recordRollback(
     who: await ledger.person(),
   });
   await publish(context);
-  return { outcome: "done", environment, ...target, left, ref };
+  const report = { outcome: "done", environment, ...target, left, ref } as const;
+  return rollbackFollowers(context, environment, report);
 }

@@ -135,13 +135,22 @@ async function finish(
   summary: Readonly<Record<string, unknown>>,
 ): Promise<Report> {
   await publish(context);
-  const { earnedTag: to } = await context.pulumi.outputs(environment);
   const report = { outcome: "done", environment, ...summary } as const;
-  const followed = await withFollowers(context, environment, report, async (follower) => {
+  const followed = await rollbackFollowers(context, environment, report);
+  await end(context, environment);
+  return followed;
+}
+
+/** Takes what follows an environment back to what runs there. */
+export async function rollbackFollowers(
+  context: Context,
+  environment: string,
+  report: Report,
+): Promise<Report> {
+  const { earnedTag: to } = await context.pulumi.outputs(environment);
+  return withFollowers(context, environment, report, async (follower) => {
     const { release } = await context.pulumi.outputs(follower);
     if (release === undefined || to === undefined || release.imageTag === to) return undefined;
     return rollback(context, follower, { to });
   });
-  await end(context, environment);
-  return followed;
 }

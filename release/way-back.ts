@@ -75,10 +75,12 @@ export function wayBack(
     running.rollbackOf === asked.imageTag &&
     running.rollbackOf !== asked.rollbackOf;
   if (begun || outcomes[0]?.result === "failed") return current;
-  // What was deployed before the one that runs, not what was left on the way; at first, what had
-  // been deployed by hand.
+  // What ran when the one that runs came: what was left on the way is not returned to.
+  const former = deployed
+    .filter(({ target }) => target.tag === current.tag)
+    .map((one) => one.former)
+    .find((one) => one !== undefined && one.tag !== current.tag);
+  if (former !== undefined) return former;
   const position = deployed.findIndex(({ target }) => target.tag === current.tag);
-  const older = deployed.slice(position + 1).find(({ target }) => target.tag !== current.tag);
-  const former = deployed[position]?.former;
-  return older?.target ?? (former?.tag === current.tag ? undefined : former);
+  return deployed.slice(position + 1).find(({ target }) => target.tag !== current.tag)?.target;
 }

@@ -6,6 +6,7 @@ import { deploy } from "../../cli/deploy";
 import { readFacts } from "../../cli/facts";
 import { parityOf, type Parity } from "../../cli/parity";
 import { promote } from "../../cli/promote";
+import { record } from "../../cli/record";
 import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
 import { status, type EnvironmentStatus } from "../../cli/status";
@@ -141,6 +142,38 @@ describe("an environment that follows its upstream", () => {
     await as("ann", (context) => rollback(context, "prod", { to: "stage-2" }));
     assert.equal(scene.runs("dr")?.["imageTag"], "prod-2");
     assert.equal(scene.results("dr").at(-1), "deployed prod-4");
+  });
+
+  /** Somebody's own `pulumi up` of prod, as its stack file is. */
+  const upByHand = (startTime: string) => {
+    const args = ["up", "--stack", "prod", "--config-file", "../Pulumi.prod.yaml"];
+    execFileSync("pulumi", args, { cwd: scene.folder, stdio: "pipe" });
+    const environment = { "git.head": scene.git("rev-parse", "HEAD") };
+    const resourceChanges = { update: 1 };
+    const run = { kind: "update", startTime, environment, resourceChanges, result: "succeeded" };
+    scene.pulumi("prod.history", JSON.stringify([run]));
+  };
+
+  it("follows a run that the tool has not made, when that is recorded", async () => {
+    await ask();
+    await as("bob", (context) => approve(context, "prod"));
+    upByHand("2026-11-21T10:01:00.000Z");
+    const report = await as("ann", (context) => record(context, "prod", {}));
+    assert.equal(report.outcome, "done", printed());
+    assert.equal(scene.runs("dr")?.["imageTag"], "prod-2");
+    assert.deepEqual(scene.results("dr"), ["deployed prod-2"]);
+
+    const file = scene.read("Pulumi.prod.yaml");
+    const back = file
+      .replace(/imageTag: .*/, "imageTag: stage-1\n  baton:rollbackOf: stage-2")
+      .replace(digestOf("stage-2"), digestOf("stage-1"));
+    scene.write("Pulumi.prod.yaml", back);
+    scene.git("commit", "--quiet", "-am", "Back to stage-1");
+    upByHand("2026-11-21T10:02:00.000Z");
+    scene.pulumi("prod.json", scene.read(".pulumi/prod.json").replaceAll("prod-2", "prod-1"));
+    const returned = await as("ann", (context) => record(context, "prod", {}));
+    assert.equal(returned.outcome, "done", printed());
+    assert.equal(scene.runs("dr")?.["imageTag"], "prod-1", printed());
   });
 
   it("does not follow where its file has changed since, and the other stays", async () => {

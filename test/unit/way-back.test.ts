@@ -34,6 +34,24 @@ describe("the way back", () => {
     assert.equal(wayBack(again, running("dev-2", "dev-3"), asks("dev-2", "dev-3"))?.tag, "dev-1");
   });
 
+  it("leads to what ran before, not to what had been left by then", () => {
+    const deployed = (tag: string, before: string): Outcome => ({
+      ...outcome("deployed", tag),
+      former: { tag: before, digest: digestOf(before) },
+    });
+    const left = [
+      deployed("dev-4", "dev-2"),
+      outcome("rolled-back", "dev-2"),
+      deployed("dev-3", "dev-2"),
+      deployed("dev-2", "dev-1"),
+    ];
+    assert.equal(wayBack(left, running("dev-4"), asks("dev-4"))?.tag, "dev-2");
+    assert.equal(wayBack(left, running("dev-2", "dev-4"), asks("dev-2"))?.tag, "dev-1");
+    // Deployed once more, in other settings.
+    const again = [deployed("dev-4", "dev-4"), ...left];
+    assert.equal(wayBack(again, running("dev-4"), asks("dev-4"))?.tag, "dev-2");
+  });
+
   it("passes deployments that failed", () => {
     const failed = [history[0], outcome("went-back", "dev-9"), history[1]] as Outcome[];
     assert.equal(wayBack(failed, running("dev-3"), asks("dev-3"))?.tag, "dev-2");
