@@ -367,6 +367,9 @@ interface KeptRelease {
   readonly workloads: Readonly<Record<string, ColourRecord>>;
 }
 
+/** Set, it removes the release that stays beside the one that runs, when that is deployed again. */
+const CLEANUP = "BATON_CLEANUP";
+
 /** Which releases stand side by side. */
 export interface Colours {
   readonly current: KeptRelease;
@@ -386,8 +389,10 @@ async function formerColours(
   const colours = (await last.getOutputDetails("colours")).value as Colours | undefined;
   const running = (await last.getOutputDetails("release")).value as Release | undefined;
   const { current, kept } = colours ?? {};
+  const isAgain = current?.settings.imageTag === imageTag;
+  const stays = process.env[CLEANUP] ? undefined : kept;
   return {
-    kept: current?.settings.imageTag === imageTag ? kept : current,
+    kept: isAgain ? stays : current,
     served: colours === undefined && running !== undefined,
   };
 }

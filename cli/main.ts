@@ -121,6 +121,11 @@ command(
     (await import("./rollback")).rollback(c, env, options),
 ).option("--to <tag>", "to this one, which was deployed here before");
 command(
+  "cleanup <env>",
+  "remove the former release that stays beside the one that runs",
+  async (c, env: string) => (await import("./cleanup")).cleanup(c, env),
+);
+command(
   "restore <env>",
   "list the backups of a database, or restore one",
   async (c, env: string, options: RestoreOptions) =>

@@ -80,6 +80,12 @@ const Outputs = z.object({
       backup: z.string().optional(),
     })
     .optional(),
+  /** The release that stays beside the one that runs, where there is one. */
+  colours: z
+    .object({
+      kept: z.object({ settings: z.object({ imageTag: z.string() }) }).optional(),
+    })
+    .optional(),
   /** Why it was deployed without the approvals it needs. */
   breakGlass: z.string().optional(),
 });
@@ -206,12 +212,17 @@ export class Pulumi {
 
   /**
    * Previews a stack with this text instead of its stack file.
+   * @param env what the program finds in its environment besides this process's own
    * @throws Error with Pulumi's reasons.
    */
-  async preview(stack: string, stackFile: string): Promise<Preview> {
+  async preview(
+    stack: string,
+    stackFile: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<Preview> {
     return withFile(stack, stackFile, async (path) => {
       const args = ["preview", "--json", "--stack", stack, "--config-file", path];
-      return { operations: (await this.parsed(args)).steps };
+      return { operations: (await this.parsed(args, env)).steps };
     });
   }
 
@@ -239,10 +250,18 @@ export class Pulumi {
     );
   }
 
-  /** Deploys a stack with this text instead of its stack file; each line goes to `show`. */
-  async up(stack: string, stackFile: string, show: (line: string) => void): Promise<UpResult> {
+  /**
+   * Deploys a stack with this text instead of its stack file; each line goes to `show`.
+   * @param env what the program finds in its environment besides this process's own
+   */
+  async up(
+    stack: string,
+    stackFile: string,
+    show: (line: string) => void,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<UpResult> {
     const args = ["up", "--yes", "--skip-preview", "--message", BY_TOOL];
-    const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show));
+    const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show), env);
     const lines = run.output.split("\n");
     const lockedBy = run.succeeded ? [] : locksOf(run.output);
     if (lockedBy.length === 0 && !run.killed) await this.runs.forgetEnded(stack);
@@ -348,8 +367,11 @@ export class Pulumi {
    * What a preview prints as JSON.
    * @throws Error with Pulumi's reasons.
    */
-  private async parsed(args: string[]): Promise<z.infer<typeof PreviewOutput>> {
-    const run = await this.start(args);
+  private async parsed(
+    args: string[],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<z.infer<typeof PreviewOutput>> {
+    const run = await this.start(args, { env });
     const parsed = PreviewOutput.safeParse(jsonOf(run.stdout));
     if (parsed.success && !run.failed) return parsed.data;
     const errors = parsed.success
@@ -361,7 +383,7 @@ export class Pulumi {
 
   private async start(
     args: string[],
-    options: { env?: Record<string, string>; input?: string } = {},
+    options: { env?: Readonly<Record<string, string>>; input?: string } = {},
   ) {
     const run = await execa("pulumi", [...args, ...ALWAYS], {
       ...options,

@@ -51,6 +51,7 @@ export class Runs {
     stackFile: string,
     args: readonly string[],
     show: (line: string) => void,
+    env: Readonly<Record<string, string>> = {},
   ): Promise<RunResult> {
     const folder = join(await this.folderOf(), stack, `${stampOf(new Date())}-${process.pid}`);
     await mkdir(folder, { recursive: true });
@@ -64,6 +65,7 @@ export class Runs {
       const all = [...args, "--stack", stack, "--config-file", config, ...ALWAYS];
       const run = execa("sh", ["-c", BECOME_PULUMI, "sh", pid, ...all], {
         cwd: project,
+        env,
         reject: false,
         stdin: "ignore",
         stdout: output.fd as unknown as "ignore",

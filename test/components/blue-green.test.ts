@@ -111,6 +111,27 @@ describe("blueGreen", () => {
     assert.ok(find(third, DEPLOYMENT, "web-stage-46"));
   });
 
+  it("removes the former release when it is told to, and no release that it would switch from", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    process.env["BATON_CLEANUP"] = "1";
+    try {
+      const next = await deployNext(first.outputs);
+      assert.ok(find(next, DEPLOYMENT, "web-stage-45"), "serves until the switch");
+      const cleaned = await deployNext(second.outputs);
+      const left = cleaned.resources.filter(({ name }) => name.includes("stage-45"));
+      assert.deepEqual(left, []);
+      assert.equal((cleaned.outputs["colours"] as { kept?: unknown }).kept, undefined);
+      // What runs stays as it is.
+      for (const { type, name, inputs } of cleaned.resources) {
+        if (!type.startsWith("kubernetes:")) continue;
+        assert.deepEqual(inputs, find(second, type, name)?.inputs, `${type} ${name}`);
+      }
+    } finally {
+      delete process.env["BATON_CLEANUP"];
+    }
+  });
+
   it("goes back by a switch, and without a bake", async () => {
     const first = await deploy();
     const second = await deployNext(first.outputs);
