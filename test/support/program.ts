@@ -149,7 +149,8 @@ export class ProgramHarness {
   private configure(options: RunOptions): void {
     const { stack, config = {}, defaults = {}, secrets = {}, otherConfig = {} } = options;
     const committed = committedConfig(stack);
-    const registry = { kind: "oci", plainHttp: true, repository: `${this.registry.host}/podinfo` };
+    const repository = `${this.registry.host}/podinfo`;
+    const registry = { kind: "oci", plainHttp: true, repository, replication: null };
     const keys: Record<string, string> = { ...otherConfig };
     // Without a ledger, nobody can have approved.
     const approval = { required: 0 };
