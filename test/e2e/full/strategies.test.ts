@@ -286,7 +286,8 @@ describe("a release in use", () => {
       // Nothing is left to do.
       const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
       const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
-      assert.deepEqual(Object.keys(changeSummary), ["same"]);
+      // A stack reference, to its own last outputs, is read each time.
+      assert.deepEqual(Object.keys(changeSummary).sort(), ["read", "same"]);
     });
 
     it("that fails only under load loses its traffic at once", async () => {
