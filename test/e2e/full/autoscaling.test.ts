@@ -1,0 +1,93 @@
+import * as assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { parseDocument } from "yaml";
+import { Config } from "../../../config-schema";
+import { until } from "../../../sandbox/cluster";
+import { pushBuild, targetsOf } from "../../../sandbox/images";
+import { startLoad, type RunningLoad } from "../../../sandbox/load";
+import { PATIENCE, Scene } from "../scene";
+
+const DEV = "dev";
+const MOST = 3;
+const { options: STRATEGIES } = Config.shape.rollout.unwrap().shape.strategy.unwrap();
+
+describe("an autoscaled workload, called all the time", () => {
+  let scene: Scene;
+  let build: number;
+  let load: RunningLoad;
+
+  const configure = async (config: Readonly<Record<string, unknown>>) => {
+    const file = join(scene.project.folder, `Pulumi.${DEV}.yaml`);
+    const document = parseDocument(await readFile(file, "utf8"));
+    for (const [key, value] of Object.entries(config)) {
+      document.setIn(["config", ...key.split(".")], document.createNode(value));
+    }
+    await writeFile(file, document.toString());
+  };
+  /** How many pods are asked for of what the Service leads to. */
+  const asked = async () => {
+    const namespace = scene.namespaceOf(DEV);
+    const { spec } = await scene.core.readNamespacedService({ namespace, name: "web" });
+    const { items } = await scene.apps.listNamespacedDeployment({ namespace });
+    return items
+      .filter((deployment) => {
+        const labels = deployment.spec?.template.metadata?.labels ?? {};
+        return Object.entries(spec?.selector ?? {}).every(([key, value]) => labels[key] === value);
+      })
+      .reduce((sum, deployment) => sum + (deployment.spec?.replicas ?? 0), 0);
+  };
+
+  before(async () => {
+    scene = await Scene.open();
+    build = scene.builds[2] + 400;
+    await configure({
+      "baton:verification": { run: ["smoke"] },
+      "baton:rollout": { strategy: "rolling" },
+      "baton:workloads.web.replicas": null,
+      "baton:workloads.web.autoscale": { minReplicas: 1, maxReplicas: MOST, cpuUtilization: 10 },
+    });
+    await pushBuild(build, targetsOf({}));
+    await scene.deploy(DEV, `build-${build}`);
+    const service = { namespace: scene.namespaceOf(DEV), name: "web" };
+    const { spec } = await scene.core.readNamespacedService(service);
+    const url = `http://${spec?.clusterIP ?? ""}/`;
+    load = startLoad({ url, perSecond: 100, seconds: 3600, versions: [] });
+    await until("the autoscaler", async () => (await asked()) === MOST, PATIENCE);
+  });
+  after(async () => {
+    load.stop();
+    const { requests, failures } = await load.result;
+    console.log(`      ${requests} requests, of which ${failures} failed`);
+    assert.equal(failures, 0);
+  });
+
+  for (const strategy of STRATEGIES) {
+    it(`keeps as many pods as it needs: ${strategy}`, async () => {
+      await configure({ "baton:rollout": { strategy } });
+      for (const time of ["taking over", "again"]) {
+        build += 1;
+        await pushBuild(build, targetsOf({}));
+        let fewest = Infinity;
+        const ended = new AbortController();
+        const watch = (async () => {
+          while (!ended.signal.aborted) {
+            fewest = Math.min(fewest, await asked());
+            await setTimeout(200);
+          }
+        })();
+        await scene.deploy(DEV, `build-${build}`).finally(() => {
+          ended.abort();
+        });
+        await watch;
+        assert.ok(fewest >= MOST, `${time}: ${fewest} pods`);
+      }
+      // Nothing is left to fight about.
+      const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
+      const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
+      const changes = Object.keys(changeSummary).filter((op) => op !== "same" && op !== "read");
+      assert.deepEqual(changes, []);
+    });
+  }
+});
