@@ -112,10 +112,12 @@ describe("a database", () => {
     target = 1,
     fault = "none",
     policy = {},
+    refresh,
   }: {
     target?: number;
     fault?: string;
     policy?: object;
+    refresh?: object;
   }): Promise<void> {
     const path = join(scene.project.folder, `Pulumi.${ENVIRONMENT}.yaml`);
     const file = parseDocument(await readFile(path, "utf8"));
@@ -135,6 +137,7 @@ describe("a database", () => {
       integrity: { image, command: ["/bin/sh", "-c", check] },
       backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
       policy,
+      ...(refresh === undefined ? {} : { refresh }),
     });
     await writeFile(path, file.toString());
     await execa("git", ["commit", "--quiet", "--allow-empty", "-am", "Configure"], {
@@ -360,6 +363,34 @@ describe("a database", () => {
     const backup = `before-build-${first + 5}`;
     await ends(0, "restore", ENVIRONMENT, "--backup", backup, "--yes");
     assert.equal(await sums(), before);
+    assert.equal(await applied(), "1,2,3,4");
+  });
+
+  it("is backed up without a release, too", async () => {
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { spec } = await scene.batch.readNamespacedCronJob({
+      namespace,
+      name: "database-backup",
+    });
+    const template = spec?.jobTemplate.spec;
+    assert.ok(template !== undefined);
+    // As `kubectl create job --from=cronjob/database-backup by-hand`.
+    const body = { metadata: { name: "by-hand" }, spec: template };
+    await scene.batch.createNamespacedJob({ namespace, body });
+    const job = { namespace, name: "by-hand" };
+    const done = async () => (await scene.batch.readNamespacedJob(job)).status?.succeeded === 1;
+    await until("the backup", done, PATIENCE);
+    assert.match(await ends(0, "restore", ENVIRONMENT), /scheduled-\d{8}T\d{6}Z .*schema 4/);
+  });
+
+  it("takes fresh data from a dump, migrated, where nobody needs what it holds", async () => {
+    await rows("INSERT INTO version_1 VALUES (0)");
+    // Of schema 1, with the first release's data.
+    const refresh = { dump: `before-build-${first + 2}` };
+    await configure({ target: 4, refresh });
+    await deploy(0, `build-${first + 4}`);
+    await ends(0, "refresh", ENVIRONMENT, "--yes");
+    assert.equal(await rows("SELECT count(*), sum(id) FROM version_1"), "1000|500500");
     assert.equal(await applied(), "1,2,3,4");
   });
 
