@@ -13,13 +13,16 @@ export async function showProgress<T>(
     {
       title,
       task: async (_, task) => {
+        const began = Date.now();
         try {
           result = { value: await action((line) => (task.output = line)) };
         } catch (error) {
           thrown = error;
           throw error;
         }
-        if (hasFailed(result.value)) throw new Error(`${title}: failed`);
+        if (hasFailed(result.value)) {
+          throw new Error(`after ${Math.round((Date.now() - began) / 1000)} s`);
+        }
       },
     },
     {
