@@ -8,6 +8,7 @@ import { Config, MOVING_KEYS } from "./config-schema";
 import { parseEcrHost } from "./registry/ecr";
 import { splitRepository } from "./registry/reference";
 import { freezeProblems } from "./release/freeze";
+import { jsonOrText } from "./release/json";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
 import { SECRET_NAME, URL_WITH_PASSWORD } from "./release/settings-difference";
@@ -100,7 +101,7 @@ function readKeys(where: string, problems: Problem[]): RawConfig {
     } else if (TEXT_KEYS.has(key)) {
       own[key] = value;
     } else {
-      const tree = parseJson(value);
+      const tree = jsonOrText(value);
       if (key === "defaults") defaults = isTree(tree) ? tree : {};
       else own[key] = tree;
     }
@@ -108,17 +109,7 @@ function readKeys(where: string, problems: Problem[]): RawConfig {
   return { defaults, own, others };
 }
 
-/** Pulumi hands structured values over as JSON; what is not JSON was a plain text. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
-}
-
-/** The SDK knows, but keeps it out of its public types. */
-/** Whether Pulumi keeps a key of the stack's configuration encrypted. */
+/** Whether Pulumi keeps a key encrypted: the SDK knows, but leaves it out of its public types. */
 export function isSecretKey(fullKey: string): boolean {
   const { isConfigSecret } = runtimeConfig as unknown as {
     isConfigSecret: (key: string) => boolean;

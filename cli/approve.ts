@@ -1,4 +1,4 @@
-import { approvalsOf, lastDeployed } from "../ledger/gate";
+import { approvalsOf, lastDeployed, type Approvals } from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
@@ -24,7 +24,8 @@ import { startRun } from "./start";
 export async function approve(context: Context, environment: string): Promise<Report> {
   const { ledger, print } = context;
   const request = await openRequest(context, environment);
-  const { policy } = await approvalsFor(context, request);
+  const approvals = await approvalsFor(context, request);
+  const { policy } = await approvals();
   const since = policy.expiresAfter && context.now().getTime() - policy.expiresAfter * 1000;
   const ref = await ledger.say(request, "approve", {
     signed: policy.signed,
@@ -32,23 +33,25 @@ export async function approve(context: Context, environment: string): Promise<Re
   });
   print(`${environment}: ${request.tag} approved under plan ${shortHash(request.plan)} (${ref}).`);
   print(`It was asked for by ${request.requesters[0] ?? ""} at ${formatTime(request.at)}:`);
-  for (const { op, type, names } of groupOperations(parseOperations(request.operations))) {
-    print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
-  }
-
-  for (const { environment: name, tag, plan, operations } of await followersOf(context, request)) {
+  printOperations(context, request);
+  for (const follower of await followersOf(context, request)) {
+    const { environment: name, tag, plan } = follower;
     print(`With it ${name} takes ${tag}, under plan ${shortHash(plan)}:`);
-    for (const { op, type, names } of groupOperations(parseOperations(operations))) {
-      print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
-    }
+    printOperations(context, follower);
   }
 
   const person = await ledger.person();
   if (includes(request.requesters, person) && policy.notOwnRequest && policy.required > 0) {
     print("It is your own request, so your word does not count.");
   }
-  const told = await tell(context, request);
+  const told = await tell(context, request, await approvals());
   return { ...told, ...(await startIfComplete(context, request)), ref };
+}
+
+function printOperations({ print }: Context, { operations }: Request): void {
+  for (const { op, type, names } of groupOperations(parseOperations(operations))) {
+    print(`  ${op.padEnd(9)} ${names.length} ${type}: ${names.join(", ")}`);
+  }
 }
 
 /**
@@ -87,7 +90,8 @@ export async function reject(
   const ref = await context.ledger.say(request, "reject", { reason });
   const plan = shortHash(request.plan);
   context.print(`${environment}: ${request.tag} rejected under plan ${plan} (${ref}).`);
-  return { ...(await tell(context, request)), outcome: "done", ref };
+  const approvals = await approvalsFor(context, request);
+  return { ...(await tell(context, request, await approvals())), outcome: "done", ref };
 }
 
 async function openRequest(context: Context, environment: string): Promise<Request> {
@@ -113,7 +117,8 @@ async function followersOf({ project, ledger }: Context, { environment, id }: Re
   return requests.flatMap((one) => (one?.id === id ? [one] : []));
 }
 
-async function approvalsFor(context: Context, request: Request) {
+/** Asks once for all but people's words; what is returned reads those, as they are by then. */
+async function approvalsFor(context: Context, request: Request): Promise<() => Promise<Approvals>> {
   const { project, ledger, now } = context;
   const { environment } = request;
   const [outcomes, present] = await Promise.all([
@@ -124,13 +129,12 @@ async function approvalsFor(context: Context, request: Request) {
     lastDeployed(project, ledger, environment, outcomes),
     schemaFacts(context, environment, present, request),
   ]);
-  return approvalsOf(project, ledger, request, present, last, change, now());
+  return () => approvalsOf(project, ledger, request, present, last, change, now());
 }
 
 /** Says what is still missing, here and to others. */
-async function tell(context: Context, request: Request): Promise<Report> {
+async function tell(context: Context, request: Request, approvals: Approvals): Promise<Report> {
   const { environment, tag, digest, version, id, plan } = request;
-  const approvals = await approvalsFor(context, request);
   const missing: Problem[] = problemsOf(approvals.terms);
   for (const problem of missing) context.print(formatProblem(problem));
   const { deployedBy } = await context.project.config(environment);

@@ -2,16 +2,16 @@ import {
   ApiException,
   AppsV1Api,
   BatchV1Api,
-  KubeConfig,
   KubernetesObjectApi,
   PatchStrategy,
+  type KubeConfig,
   type KubernetesObject,
   type V1Job,
 } from "@kubernetes/client-node";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
 import { runningBake } from "../provider/bake";
-import { ABORT, abortOf } from "../provider/cluster";
+import { ABORT, abortOf, kubeconfigOf } from "../provider/cluster";
 import { rolloutStatus } from "../provider/rollout";
 import { isTree, type Tree } from "../release/merge";
 
@@ -30,15 +30,14 @@ const KINDS = [
 
 /** The namespace of an environment, as its stack file says where it is. */
 export class Cluster {
-  private readonly kubeconfig = new KubeConfig();
+  readonly kubeconfig: KubeConfig;
 
   constructor(
     private readonly environment: string,
-    readonly context: string | undefined,
+    context: string | undefined,
     readonly namespace: string,
   ) {
-    this.kubeconfig.loadFromDefault();
-    if (context !== undefined) this.kubeconfig.setCurrentContext(context);
+    this.kubeconfig = kubeconfigOf(context);
   }
 
   /** An object as it is now; nothing where there is none. */
@@ -96,7 +95,9 @@ export class Cluster {
       });
       stopped.set(what, pods);
     }
-    for (const { metadata } of begun === undefined ? jobs.filter(isRunning) : []) {
+    for (const { metadata } of begun === undefined
+      ? jobs.filter((job) => endOf(job) === undefined)
+      : []) {
       // Its deadline is over: the Job fails, and whoever waits for it hears so.
       const spec = { activeDeadlineSeconds: 1 };
       await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
@@ -189,9 +190,9 @@ export function clusterOf(environment: string, config: StackConfig): Cluster {
   return new Cluster(environment, cluster.context, namespace.name ?? environment);
 }
 
-function isRunning({ status }: V1Job): boolean {
-  const ended = status?.conditions?.some(
+/** How a Job has ended, `Complete` or `Failed`; nothing while it runs. */
+export function endOf({ status }: V1Job): string | undefined {
+  return status?.conditions?.find(
     ({ type, status: is }) => (type === "Complete" || type === "Failed") && is === "True",
-  );
-  return ended !== true;
+  )?.type;
 }

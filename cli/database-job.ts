@@ -1,13 +1,7 @@
-import {
-  BatchV1Api,
-  CoreV1Api,
-  KubeConfig,
-  type V1CronJob,
-  type V1Job,
-} from "@kubernetes/client-node";
+import { BatchV1Api, CoreV1Api, type V1CronJob, type V1Job } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 import { Refusal } from "../ledger/refusal";
-import type { Cluster } from "./cluster";
+import { endOf, type Cluster } from "./cluster";
 
 const POLL_MILLISECONDS = 1000;
 /** How long the cluster keeps what was asked of a Job, in seconds. */
@@ -29,14 +23,11 @@ export interface Answer {
  * @throws Refusal where the environment has no such CronJob.
  */
 export async function runDatabaseJob(
-  { context, namespace }: Cluster,
+  { kubeconfig, namespace }: Cluster,
   environment: string,
   cronJob: string,
   asked: { readonly words?: readonly string[]; readonly env?: Readonly<Record<string, string>> },
 ): Promise<Answer> {
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromDefault();
-  if (context !== undefined) kubeconfig.setCurrentContext(context);
   const batch = kubeconfig.makeApiClient(BatchV1Api);
   const { items } = await batch.listNamespacedCronJob({ namespace });
   const template = items.find(({ metadata }) => metadata?.name === cronJob);
@@ -52,7 +43,7 @@ export async function runDatabaseJob(
   const question = JSON.stringify(asked);
   const all = await batch.listNamespacedJob({ namespace });
   const running = all.items.find(
-    (job) => job.metadata?.annotations?.[ASKED] === question && !hasEnded(job),
+    (job) => job.metadata?.annotations?.[ASKED] === question && endOf(job) === undefined,
   );
   const made =
     running ??
@@ -60,9 +51,10 @@ export async function runDatabaseJob(
   const job = made.metadata?.name ?? "";
   for (;;) {
     const current = await batch.readNamespacedJob({ namespace, name: job });
-    if (hasEnded(current)) {
+    const end = endOf(current);
+    if (end !== undefined) {
       const lines = await logOf(kubeconfig.makeApiClient(CoreV1Api), namespace, job);
-      return { succeeded: hasEnded(current) === "Complete", lines, job };
+      return { succeeded: end === "Complete", lines, job };
     }
     await setTimeout(POLL_MILLISECONDS);
   }
@@ -97,12 +89,6 @@ function jobOf(
     },
     spec: job,
   };
-}
-
-function hasEnded({ status }: V1Job): string | undefined {
-  return status?.conditions?.find(
-    ({ type, status: is }) => (type === "Complete" || type === "Failed") && is === "True",
-  )?.type;
 }
 
 async function logOf(core: CoreV1Api, namespace: string, job: string): Promise<string[]> {

@@ -1,4 +1,3 @@
-import { createInterface } from "node:readline/promises";
 import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import type { Operation } from "../release/operations";
@@ -23,6 +22,7 @@ import { goBack, heldEverywhere } from "./go-back";
 import type { UpResult } from "./pulumi";
 import { summaryOf, waiting } from "./requested";
 import { startRun } from "./start";
+import { agrees, needTerminal } from "./terminal";
 import { recordUnapproved } from "./unapproved";
 
 export interface DeployOptions {
@@ -136,9 +136,12 @@ async function attempt(
   const same = begun?.request === request.id && begun.after === after ? begun : undefined;
   const former = formerOf(request, running, outcomes, same);
   const change = `${environment}: ${former?.tag ?? "nothing"} → ${request.tag}, plan ${shortHash(request.plan)}`;
-  if (!yes && !(await confirm(change))) {
-    print(`${environment}: nothing was changed.`);
-    return { outcome: "refused", ...summaryOf(request) };
+  if (!yes) {
+    needTerminal("baton deploy", "--yes");
+    if (!(await agrees(`${change}\nDeploy?`))) {
+      print(`${environment}: nothing was changed.`);
+      return { outcome: "refused", ...summaryOf(request) };
+    }
   }
 
   await beginNow({ command: "deploy", request: request.id, former, after });
@@ -367,23 +370,4 @@ function firstReason(text: string): string {
     (line) => !/^(update failed|1 error occurred|\d+ errors occurred)/.test(line),
   );
   return (told ?? errors[0] ?? text).trim().slice(0, 300);
-}
-
-/** @throws Refusal where nobody can be asked. */
-async function confirm(change: string): Promise<boolean> {
-  if (!process.stdin.isTTY || !process.stdout.isTTY) {
-    throw new Refusal({
-      where: "baton deploy",
-      property: "--yes",
-      value: "not given",
-      expected: "it, or a terminal to ask at",
-      fix: "Give --yes",
-    });
-  }
-  const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  try {
-    return /^y(es)?$/i.test((await terminal.question(`${change}\nDeploy? [y/N] `)).trim());
-  } finally {
-    terminal.close();
-  }
 }

@@ -1,12 +1,12 @@
+import { committed } from "../ledger/gate";
 import { Refusal } from "../ledger/refusal";
 import type { ChangeCard } from "../release/change-card";
 import { formatCard, NOT_KNOWN } from "../release/change-card";
 import { groupOperations, notRoutine } from "../release/operations";
 import { shortHash } from "../release/plan";
-import { settingsDifference } from "../release/settings-difference";
 import { targetOf } from "../release/way-back";
 import type { Context, Report } from "./context";
-import { commitsOf, withPolicy } from "./request";
+import { commitsOf, settingsOf } from "./request";
 
 /** What one environment's files would change. */
 export interface Previewed {
@@ -75,20 +75,12 @@ async function cardOf(
 ): Promise<ChangeCard> {
   const text = await project.read(environment);
   const config = project.parse(environment, text);
-  const [stackFile, projectFile] = await Promise.all([
-    ledger.show(since, project.stackFile(environment)),
-    ledger.show(since, "Pulumi.yaml"),
-  ]);
-  const former =
-    stackFile === undefined || projectFile === undefined
-      ? undefined
-      : project.parse(environment, stackFile, projectFile);
-  const signersThen = await ledger.show(since, config.approval.allowedSigners);
-  const [plan, { release }, previewed, signers] = await Promise.all([
+  const former = await committed(project, ledger, environment, since);
+  const [plan, { release }, previewed, settings] = await Promise.all([
     project.plan(environment, text),
     pulumi.outputs(environment),
     showProgress(`${environment}: preview`, () => pulumi.preview(environment, text)),
-    project.text(config.approval.allowedSigners),
+    settingsOf(project, config, former),
   ]);
   const { imageTag: tag, imageDigest: digest, version } = config;
   const { required, notOwnRequest } = config.approval;
@@ -104,10 +96,7 @@ async function cardOf(
       digest === undefined || digest === release?.digest
         ? undefined
         : await commitsOf(project.folder, config, release?.digest, digest),
-    settings:
-      former === undefined
-        ? []
-        : settingsDifference(withPolicy(former, signersThen ?? ""), withPolicy(config, signers)),
+    settings,
     operations: groupOperations(previewed.operations),
     scan: NOT_KNOWN,
     routine: notRoutine(previewed.operations).length === 0,

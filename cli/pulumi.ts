@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual, stripVTControlCharacters } from "node:util";
 import { z } from "zod";
+import { parseJson } from "../release/json";
 import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
 import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder } from "./run";
@@ -186,13 +187,28 @@ const NOT_OUTSIDE = [
 
 /** Runs the Pulumi CLI on the project in a folder. */
 export class Pulumi {
+  /** What stacks have said; of no use once this command changes one, or finds one held. */
+  private readonly said = new Map<string, Promise<StackOutputs>>();
+
   constructor(
     private readonly folder: string,
     private readonly runs: Runs,
   ) {}
 
-  /** Also of a stack that does not exist yet. */
-  async outputs(stack: string): Promise<StackOutputs> {
+  /** What a stack says now; also of one that does not exist yet. */
+  outputs(stack: string): Promise<StackOutputs> {
+    const said = this.ask(stack);
+    this.said.set(stack, said);
+    said.catch(() => this.said.delete(stack));
+    return said;
+  }
+
+  /** The same as when this command asked last, unless it has changed a stack since. */
+  knownOutputs(stack: string): Promise<StackOutputs> {
+    return this.said.get(stack) ?? this.outputs(stack);
+  }
+
+  private async ask(stack: string): Promise<StackOutputs> {
     // A process of a fifth of a second spends a quarter of it on garbage.
     const args = ["stack", "output", "--json", "--stack", stack];
     const run = await this.start(args, { env: { GOGC: "800" } });
@@ -261,6 +277,7 @@ export class Pulumi {
     env: Readonly<Record<string, string>> = {},
   ): Promise<UpResult> {
     const args = ["up", "--yes", "--skip-preview", "--message", BY_TOOL];
+    this.said.clear();
     const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show), env);
     const lines = run.output.split("\n");
     const lockedBy = run.succeeded ? [] : locksOf(run.output);
@@ -285,6 +302,7 @@ export class Pulumi {
   ): Promise<boolean> {
     const targets = urns.flatMap((urn) => ["--target", urn]);
     const args = ["refresh", "--yes", "--skip-preview", ...targets];
+    this.said.clear();
     const run = await this.runs.start(this.folder, stack, stackFile, args, show);
     return run.succeeded;
   }
@@ -339,6 +357,7 @@ export class Pulumi {
   ): Promise<readonly Holder[]> {
     const state = await this.state(stack);
     if (state.deployment.pending_operations.length === 0) return [];
+    this.said.clear();
     const recorded = await recordCreated(state, find);
     if (recorded !== undefined) {
       const imported = await this.start(["stack", "import", "--stack", stack], {
@@ -372,7 +391,7 @@ export class Pulumi {
     env: Readonly<Record<string, string>> = {},
   ): Promise<z.infer<typeof PreviewOutput>> {
     const run = await this.start(args, { env });
-    const parsed = PreviewOutput.safeParse(jsonOf(run.stdout));
+    const parsed = PreviewOutput.safeParse(parseJson(run.stdout));
     if (parsed.success && !run.failed) return parsed.data;
     const errors = parsed.success
       ? parsed.data.diagnostics.filter(({ severity }) => severity === "error")
@@ -422,14 +441,6 @@ async function withFile<T>(
     return await action(path);
   } finally {
     await rm(folder, { recursive: true, force: true });
-  }
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
   }
 }
 

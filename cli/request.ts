@@ -252,7 +252,7 @@ async function cardOf(
     commitsOf(options.source ?? project.folder, config, release?.digest, digest),
     facts.lastDeployed(environment),
     // Its region may be away.
-    giver === undefined ? undefined : pulumi.outputs(giver).catch(() => undefined),
+    giver === undefined ? undefined : pulumi.knownOutputs(giver).catch(() => undefined),
     gate.scan ?? scanOf(config, digest),
   ]);
   const extraordinary = notRoutine(preview.operations);
@@ -300,21 +300,21 @@ async function followerCard(
   };
 }
 
-/** What differs from what was deployed last. */
-async function settingsOf(
+/** What differs from what was. */
+export async function settingsOf(
   project: Project,
   config: StackConfig,
-  last: LastDeployed | undefined,
+  former: Pick<LastDeployed, "config" | "allowedSigners"> | undefined,
 ): Promise<SettingsChange[]> {
-  if (last === undefined) return [];
+  if (former === undefined) return [];
   return settingsDifference(
-    withPolicy(last.config, last.allowedSigners),
+    withPolicy(former.config, former.allowedSigners),
     withPolicy(config, await project.text(config.approval.allowedSigners)),
   );
 }
 
 /** The policy is approved with the settings, so it is shown with them. */
-export function withPolicy(config: StackConfig, allowedSigners: string): Tree {
+function withPolicy(config: StackConfig, allowedSigners: string): Tree {
   const set = POLICY_KEYS.filter((key) => config[key] !== undefined);
   const policy = Object.fromEntries(set.map((key) => [key, config[key]]));
   const signers = createHash("sha256").update(allowedSigners).digest("hex");

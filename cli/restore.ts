@@ -1,10 +1,12 @@
-import { createInterface } from "node:readline/promises";
+import { ApiException, BatchV1Api } from "@kubernetes/client-node";
 import { z } from "zod";
-import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
+import type { StackConfig } from "../ledger/stack-config";
+import { parseJson } from "../release/json";
 import { clusterOf, type Cluster } from "./cluster";
 import { checkName, type Context, type Report } from "./context";
 import { runDatabaseJob, type Answer } from "./database-job";
+import { agrees, answer, needTerminal } from "./terminal";
 
 export interface RestoreOptions {
   /** Its name; without one, all are listed. */
@@ -44,7 +46,7 @@ export async function restore(
   environment: string,
   { backup: name, yes = false, overwriteLive = false }: RestoreOptions,
 ): Promise<Report> {
-  const { config, cluster } = await open(context, environment);
+  const { cluster } = await open(context, environment);
   const { print } = context;
   const listed = await ask(context, environment, cluster, "look at the backups", {
     words: ["list"],
@@ -68,14 +70,13 @@ export async function restore(
   }
   const what = `${environment}: backup ${name} of ${backup.at}, schema version ${backup.version}, ${backup.tables} tables`;
   if (!yes) {
-    needTerminal(holds.empty ? "--yes" : "--yes and --overwrite-live");
+    needTerminal("baton", holds.empty ? "--yes" : "--yes and --overwrite-live");
     const into = holds.empty ? "the empty database" : "the LIVE database";
-    if (!/^y(es)?$/i.test(await answer(`${what}\nRestore it into ${into}? [y/N] `))) {
+    if (!(await agrees(`${what}\nRestore it into ${into}?`)))
       return unchanged(context, environment);
-    }
   }
   if (!holds.empty && !(yes && overwriteLive)) {
-    needTerminal("--overwrite-live");
+    needTerminal("baton", "--overwrite-live");
     const question =
       `The database holds data at schema version ${holds.version}. What was written since the backup ` +
       `will be gone from it, and kept in a backup of its own.\nType ${environment} to go on: `;
@@ -92,7 +93,7 @@ export async function restore(
   print(
     `${environment}: ${name} is restored: ${restored.rows} rows in ${restored.tables} tables, the same as in the backup; schema version ${restored.version}.`,
   );
-  await forgetMigration(context, environment, config);
+  await forgetMigration(context, environment, cluster);
   return { outcome: "done", environment, ...restored, replaced };
 }
 
@@ -113,9 +114,9 @@ export async function refresh(
     });
   }
   if (!yes) {
-    needTerminal("--yes");
-    const question = `${environment}: all that the database holds will be gone. Go on? [y/N] `;
-    if (!/^y(es)?$/i.test(await answer(question))) return unchanged(context, environment);
+    needTerminal("baton", "--yes");
+    const question = `${environment}: all that the database holds will be gone. Go on?`;
+    if (!(await agrees(question))) return unchanged(context, environment);
   }
   const done = await ask(context, environment, cluster, "refresh the data", {}, REFRESH);
   if (!done.succeeded) throw failed(environment, "the refresh", done);
@@ -159,12 +160,8 @@ function ask(
 function found<T>({ lines }: Answer, kind: z.ZodType<T>): T[] {
   return lines.flatMap((line) => {
     if (!line.startsWith("{")) return [];
-    try {
-      const parsed = kind.safeParse(JSON.parse(line));
-      return parsed.success ? [parsed.data] : [];
-    } catch {
-      return [];
-    }
+    const parsed = kind.safeParse(parseJson(line));
+    return parsed.success ? [parsed.data] : [];
   });
 }
 
@@ -172,16 +169,11 @@ function found<T>({ lines }: Answer, kind: z.ZodType<T>): T[] {
 async function forgetMigration(
   { pulumi, project, print, showProgress }: Context,
   environment: string,
-  config: StackConfig,
+  { kubeconfig }: Cluster,
 ): Promise<void> {
-  const cluster = clusterOf(environment, config);
   const recorded = await pulumi.objects(environment);
   const jobs = recorded.filter(({ urn }) => JOB_OF_DATABASE.test(urn));
   if (jobs.length === 0) return;
-  const { KubeConfig, BatchV1Api, ApiException } = await import("@kubernetes/client-node");
-  const kubeconfig = new KubeConfig();
-  kubeconfig.loadFromDefault();
-  if (cluster.context !== undefined) kubeconfig.setCurrentContext(cluster.context);
   const batch = kubeconfig.makeApiClient(BatchV1Api);
   for (const { id } of jobs) {
     const [namespace = "", name = ""] = id.split("/");
@@ -230,25 +222,4 @@ function table(backups: readonly Backup[]): string[] {
     ({ backup, at, version, tables, bytes }) =>
       `${backup.padEnd(width)}  ${at.replace("T", " ").replace(/:\d\dZ$/, "")}  schema ${version}, ${tables} tables, ${Math.ceil(bytes / 1024)} KiB`,
   );
-}
-
-/** @throws Refusal where nobody can be asked. */
-function needTerminal(flags: string): void {
-  if (process.stdin.isTTY && process.stdout.isTTY) return;
-  throw new Refusal({
-    where: "baton",
-    property: flags,
-    value: "not given",
-    expected: "it, or a terminal to ask at",
-    fix: `Give ${flags}`,
-  });
-}
-
-async function answer(question: string): Promise<string> {
-  const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  try {
-    return (await terminal.question(question)).trim();
-  } finally {
-    terminal.close();
-  }
 }

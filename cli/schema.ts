@@ -26,7 +26,7 @@ export async function schemaFacts(
   }
   const registry = openRegistry(location);
   try {
-    const outputs = await pulumi.outputs(environment);
+    const outputs = await pulumi.knownOutputs(environment);
     const [next, known] = await Promise.all([
       readSchema(registry, environment, { imageTag: tag, digest }),
       knownSchema(registry, environment, outputs),

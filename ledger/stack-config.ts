@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { parse } from "yaml";
 import { Config, MOVING_KEYS } from "../config-schema";
+import { jsonOrText, parseJson } from "../release/json";
 import { isCiphertext, isTree, mergeTrees, type Tree } from "../release/merge";
 import { Refusal } from "./refusal";
 
@@ -148,28 +149,18 @@ function configOf(
 
 /** As the program reads one of its keys: a text is what its JSON says, but for those of tags. */
 function asRead(key: string, value: unknown): unknown {
-  const text = TEXT_KEYS.some((name) => key.endsWith(`:${name}`));
-  const parsed = typeof value !== "string" || text ? undefined : jsonOf(value);
-  // Not `??`: null is what removes a default.
-  return parsed === undefined ? value : parsed;
+  const isText = TEXT_KEYS.some((name) => key.endsWith(`:${name}`));
+  return typeof value !== "string" || isText ? value : jsonOrText(value);
 }
 
 /** As Pulumi gives other keys: numbers and booleans as texts, structures as JSON. */
 function asGiven(value: unknown): unknown {
   if (typeof value === "number" || typeof value === "boolean") return String(value);
-  const tree = typeof value === "string" && /^\s*[[{]/.test(value) ? jsonOf(value) : undefined;
+  const tree = typeof value === "string" && /^\s*[[{]/.test(value) ? parseJson(value) : undefined;
   return tree ?? value;
 }
 
 const TEXT_KEYS = [...MOVING_KEYS, "upstream"];
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
-}
 
 function parseYaml(text: string, name: string): Tree {
   let values: unknown;

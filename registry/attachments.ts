@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Digest } from "../release/eligibility";
-import { digestOf, parseJson, type Contents } from "./contents";
+import { parseJson } from "../release/json";
+import { digestOf, type Contents } from "./contents";
 import { RegistryError } from "./errors";
 
 const MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";

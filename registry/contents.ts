@@ -46,12 +46,3 @@ export function checkDigest(digest: Digest, bytes: Uint8Array): void {
       "Do not use this registry until that is explained.",
   );
 }
-
-/** Nothing where it is no JSON. */
-export function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString("utf8")) as unknown;
-  } catch {
-    return undefined;
-  }
-}

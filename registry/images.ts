@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Digest } from "../release/eligibility";
-import { parseJson, type Contents } from "./contents";
+import { parseJson } from "../release/json";
+import type { Contents } from "./contents";
 
 /** What BuildKit marks a manifest with that describes an image and is none. */
 const REFERENCE_TYPE = "vnd.docker.reference.type";

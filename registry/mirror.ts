@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { Digest } from "../release/eligibility";
+import { parseJson } from "../release/json";
+import { digestOf } from "./contents";
 import { RegistryError } from "./errors";
 import { MANIFEST_TYPES, OciRegistry } from "./oci";
 import { splitRepository } from "./reference";
@@ -175,13 +177,7 @@ class Mirror {
   }
 
   private parse(digest: Digest, bytes: Buffer): z.infer<typeof Manifest> {
-    let value: unknown;
-    try {
-      value = JSON.parse(bytes.toString("utf8"));
-    } catch {
-      value = undefined;
-    }
-    const parsed = Manifest.safeParse(value);
+    const parsed = Manifest.safeParse(parseJson(bytes));
     if (parsed.success) return parsed.data;
     throw new RegistryError(
       `${this.from.repository}: ${digest} is no image and no index; expected a manifest. ` +
@@ -196,8 +192,4 @@ class Mirror {
         "expected the bytes it is named by. Do not use this registry until that is explained.",
     );
   }
-}
-
-function digestOf(bytes: Buffer): Digest {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }

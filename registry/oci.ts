@@ -1,16 +1,10 @@
 import pRetry from "p-retry";
 import { z } from "zod";
 import type { Digest } from "../release/eligibility";
+import { parseJson } from "../release/json";
 import { findCredentials, type Credentials } from "./credentials";
 import { RegistryError, TagConflictError } from "./errors";
-import {
-  checkDigest,
-  digestOf,
-  parseJson,
-  type Contents,
-  type Descriptor,
-  type Manifest,
-} from "./contents";
+import { checkDigest, digestOf, type Contents, type Descriptor, type Manifest } from "./contents";
 import { labelsOf } from "./images";
 import { splitRepository } from "./reference";
 import type { Registry, RegistryLocation } from "./registry";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseJson } from "./json";
 import type { Scan, Severity } from "./scan";
 
 /** https://trivy.dev/docs/latest/configuration/reporting/#json, what counts here. */
@@ -67,12 +68,4 @@ export function parseTrivyReport(text: string): TrivyReport | undefined {
       ),
     },
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
 }

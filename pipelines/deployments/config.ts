@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { CronExpressionParser } from "cron-parser";
 import { z } from "zod";
 import { isSecretKey, Refusal } from "../../config";
+import { jsonOrText } from "../../release/json";
 import { isTree } from "../../release/merge";
 import { formatProblems, type Problem } from "../../release/problem";
 
@@ -67,7 +68,7 @@ export function readConfig(stacks: readonly string[]): DeploymentsConfig {
     if (!fullKey.startsWith(prefix)) continue;
     const key = fullKey.slice(prefix.length);
     if (key === SECRET) continue;
-    own[key] = STRUCTURED.includes(key) ? parseJson(text) : text;
+    own[key] = STRUCTURED.includes(key) ? jsonOrText(text) : text;
   }
   const parsed = Config.safeParse(own);
   for (const issue of parsed.error?.issues ?? []) problems.push(...explain(issue, where, own));
@@ -137,14 +138,6 @@ function secretProblems(where: string, prefix: string): Problem[] {
     });
   }
   return problems;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
 }
 
 function isCron(text: string): boolean {

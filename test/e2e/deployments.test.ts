@@ -2,7 +2,7 @@ import * as assert from "node:assert/strict";
 import { execa } from "execa";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { BIN, ROOT } from "../../sandbox/folder";
+import { BIN } from "../../sandbox/folder";
 import { pushBuild, pushImage } from "../../sandbox/images";
 import { Scene } from "./scene";
 
@@ -29,44 +29,25 @@ describe("a run that a tag has started", () => {
     await project.setConfig("qa", "baton:deployedBy", "pulumi-deployments");
     await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "20");
     await project.commit("Begin");
-    await git("init", "--quiet", "--bare", "--initial-branch=main", remote);
-    await git("remote", "add", "origin", `file://${remote}`);
-    await git("push", "--quiet", "--set-upstream", "origin", "main");
+    await scene.git("init", "--quiet", "--bare", "--initial-branch=main", remote);
+    await scene.git("remote", "add", "origin", `file://${remote}`);
+    await scene.git("push", "--quiet", "--set-upstream", "origin", "main");
   });
   after(async () => {
     for (const folder of [remote, checkout]) await remove(folder);
   });
 
   const remove = (folder: string) => rm(folder, { recursive: true, force: true });
-  const as = (person: string) => ({
-    GIT_AUTHOR_NAME: person,
-    GIT_AUTHOR_EMAIL: `${person}@example.com`,
-    GIT_COMMITTER_NAME: person,
-    GIT_COMMITTER_EMAIL: `${person}@example.com`,
-  });
-  const git = async (...args: string[]): Promise<string> => {
-    const options = { cwd: scene.project.folder, env: as("ann") };
-    return (await execa("git", args, options)).stdout;
-  };
-  /** Runs the tool, in the project or elsewhere, and expects it to end so. */
-  const ends = async (code: number, person: string, args: string[], folder?: string) => {
-    const { project } = scene;
-    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder ?? project.folder];
-    const env = { ...project.environment, ...as(person), NO_COLOR: "1" };
-    const options = { cwd: ROOT, env, reject: false, all: true } as const;
-    const { all, exitCode } = await execa("node", [...command, ...args], options);
-    assert.equal(exitCode, code, all);
-    return all;
-  };
-  const started = async () => (await git("ls-remote", "origin", "refs/tags/deploy/*")).split("\n");
+  const started = async () =>
+    (await scene.git("ls-remote", "origin", "refs/tags/deploy/*")).split("\n");
   /** What a run does: check out the newest tag's commit, check, and deploy. */
   const run = async () => {
     const ref = (await started()).filter((line) => !line.endsWith("^{}")).at(-1) ?? "";
     const tag = ref.replace(/^.*refs\/tags\//, "");
     await remove(checkout);
     const clone = ["-c", "advice.detachedHead=false", "clone", "--quiet", "--depth=1"];
-    await git(...clone, "--no-tags", "--branch", tag, `file://${remote}`, checkout);
-    await ends(0, "nobody", ["check", "qa"], checkout);
+    await scene.git(...clone, "--no-tags", "--branch", tag, `file://${remote}`, checkout);
+    await scene.ends(0, "nobody", ["check", "qa"], { folder: checkout });
     return execa("pulumi", ["--non-interactive", "up", "--yes", "--stack", "qa"], {
       cwd: checkout,
       env: { ...scene.project.environment, PWD: checkout },
@@ -80,17 +61,17 @@ describe("a run that a tag has started", () => {
   };
 
   it("deploys what was approved, and is recorded", async () => {
-    await ends(0, "ann", ["request", "qa"]);
+    await scene.ends(0, "ann", ["request", "qa"]);
     assert.deepEqual(await started(), [""]);
-    assert.match(await ends(0, "bob", ["approve", "qa"]), /has been started by deploy\/qa\//);
+    assert.match(await scene.ends(0, "bob", ["approve", "qa"]), /has been started by deploy\/qa\//);
     const { exitCode, all } = await run();
     assert.equal(exitCode, 0, all);
     assert.equal(await runs(), `dev-${good}`);
-    assert.match(await ends(0, "ann", ["status"]), /succeeded, and is not\s+recorded/);
-    assert.match(await ends(0, "ann", ["record", "qa"]), /is deployed and verified/);
-    assert.match(await ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
-    assert.match(await ends(0, "ann", ["history", "qa"]), /deployed .*approved by\s+bob@/s);
-    assert.doesNotMatch(await ends(0, "ann", ["status"]), /qa: .*recorded/);
+    assert.match(await scene.ends(0, "ann", ["status"]), /succeeded, and is not\s+recorded/);
+    assert.match(await scene.ends(0, "ann", ["record", "qa"]), /is deployed and verified/);
+    assert.match(await scene.ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
+    assert.match(await scene.ends(0, "ann", ["history", "qa"]), /deployed .*approved by\s+bob@/s);
+    assert.doesNotMatch(await scene.ends(0, "ann", ["status"]), /qa: .*recorded/);
   });
 
   it("refuses, by the program too, what nobody has approved", async () => {
@@ -98,27 +79,30 @@ describe("a run that a tag has started", () => {
     const files = { "bin/podinfo": join(BIN, "podcli") };
     // It crashes; but nobody gets to know that yet.
     await pushImage(tag, scene.target, { files, entrypoint: ["/bin/podinfo", tag] });
-    await ends(0, "ann", ["request", "qa", "--tag", tag]);
-    await ends(3, "ann", ["deploy", "qa", "--yes"]);
-    await git("fetch", "--quiet", "origin");
+    await scene.ends(0, "ann", ["request", "qa", "--tag", tag]);
+    await scene.ends(3, "ann", ["deploy", "qa", "--yes"]);
+    await scene.git("fetch", "--quiet", "origin");
     const up = await scene.project.pulumi("up", "--yes", "--skip-preview", "--stack", "qa").then(
       () => "",
       (error: unknown) => String(error),
     );
     assert.match(up, /expected the word of 1 person/);
-    assert.match(await ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
+    assert.match(await scene.ends(0, "ann", ["record", "qa"]), /there is nothing to record/);
     assert.equal(await runs(), `dev-${good}`);
   });
 
   it("fails, and what ran before runs again", async () => {
-    await ends(0, "bob", ["approve", "qa"]);
+    await scene.ends(0, "bob", ["approve", "qa"]);
     const { exitCode } = await run();
     assert.notEqual(exitCode, 0);
-    assert.match(await ends(0, "ann", ["status"]), /failed, and is not\s+recorded/);
-    assert.match(await ends(4, "ann", ["record", "qa", "--go-back"]), /runs again, as before/);
+    assert.match(await scene.ends(0, "ann", ["status"]), /failed, and is not\s+recorded/);
+    assert.match(
+      await scene.ends(4, "ann", ["record", "qa", "--go-back"]),
+      /runs again, as before/,
+    );
     assert.equal(await runs(), `dev-${good}`);
     const digest = await scene.registry.resolve(`dev-${good}`);
     assert.deepEqual(await scene.runningDigests("qa"), [digest]);
-    assert.match(await ends(0, "ann", ["history", "qa"]), /failed, went back to dev-/);
+    assert.match(await scene.ends(0, "ann", ["history", "qa"]), /failed, went back to dev-/);
   });
 });

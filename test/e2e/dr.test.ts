@@ -1,10 +1,9 @@
 import * as assert from "node:assert/strict";
-import { execa } from "execa";
 import { appendFile, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { until } from "../../sandbox/cluster";
-import { CONTEXT, DR_REGISTRY, KUBECONFIG, ROOT } from "../../sandbox/folder";
+import { CONTEXT, DR_REGISTRY, KUBECONFIG } from "../../sandbox/folder";
 import { setRegistry } from "../../sandbox/host";
 import { PATIENCE, Scene } from "./scene";
 
@@ -75,26 +74,11 @@ describe("disaster recovery", () => {
 
   /** Runs the tool as a person would; prints what it said, as the documentation shows it. */
   const baton = async (exitCode: number, person: string, ...args: string[]): Promise<string> => {
-    const { folder, environment } = scene.project;
-    const email = `${person}@example.com`;
-    const { all, exitCode: ended } = await execa(
-      "node",
-      ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args],
-      {
-        cwd: ROOT,
-        env: {
-          ...environment,
-          KUBECONFIG: kubeconfig,
-          ...{ GIT_AUTHOR_NAME: person, GIT_AUTHOR_EMAIL: email },
-          ...{ GIT_COMMITTER_NAME: person, GIT_COMMITTER_EMAIL: email, NO_COLOR: "1" },
-        },
-        reject: false,
-        all: true,
-      },
-    );
-    if (process.env["SHOW"] !== undefined) console.log(`\n$ baton ${args.join(" ")}\n${all}`);
-    assert.equal(ended, exitCode, all);
-    return all;
+    const text = await scene.ends(exitCode, person, args, {
+      variables: { KUBECONFIG: kubeconfig },
+    });
+    if (process.env["SHOW"] !== undefined) console.log(`\n$ baton ${args.join(" ")}\n${text}`);
+    return text;
   };
   const edit = async (from: string | RegExp, to: string) => {
     const path = join(scene.project.folder, "Pulumi.dr.yaml");

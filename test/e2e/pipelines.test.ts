@@ -9,6 +9,7 @@ import { openRegistry, type Registry } from "../../registry/registry";
 import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { Project } from "../../sandbox/engine";
 import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { as } from "../support/person";
 import { Runner, type Ended } from "../support/runner";
 import { onSandbox, PATIENCE, Scene } from "./scene";
 
@@ -52,14 +53,6 @@ if (command === "image") writeFileSync(args[args.indexOf("--output") + 1], JSON.
 
 /** The jobs that an approval's tag starts. */
 const DEPLOY = ["deploy environment", "deploy deploy in prod"];
-
-/** Who works here, by name. */
-const as = (person: string) => ({
-  GIT_AUTHOR_NAME: person,
-  GIT_AUTHOR_EMAIL: `${person}@example.com`,
-  GIT_COMMITTER_NAME: person,
-  GIT_COMMITTER_EMAIL: `${person}@example.com`,
-});
 
 (onSandbox ? describe : describe.skip)("the pipelines, from a push to prod and dr", () => {
   let project: Project;

@@ -6,6 +6,7 @@ import {
   type V1Pod,
 } from "@kubernetes/client-node";
 import { execa } from "execa";
+import * as assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -14,6 +15,7 @@ import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { type Place, Project } from "../../sandbox/engine";
 import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushBuild, pushTests, targetsOf, type Target } from "../../sandbox/images";
+import { as } from "../support/person";
 
 const PREFIX = "baton-e2e-";
 /** How long the tests wait for something to come to hold, in seconds. */
@@ -31,6 +33,12 @@ const own: Place = {
 };
 
 export const onSandbox = own.context === undefined;
+
+/** Where the tool works, unless it is in the scene's project. */
+interface Surroundings {
+  readonly folder?: string;
+  readonly variables?: Readonly<Record<string, string>>;
+}
 
 /** Where the tests run: a project and namespaces of their own, empty at first. */
 export class Scene {
@@ -121,6 +129,36 @@ export class Scene {
     await this.project.setConfig(environment, "imageTag", imageTag);
     if (version !== undefined) await this.project.setConfig(environment, "version", version);
     await this.project.up(environment);
+  }
+
+  /** Runs git in the project's folder, by ann. */
+  async git(...args: string[]): Promise<string> {
+    const { stdout } = await execa("git", args, { cwd: this.project.folder, env: as("ann") });
+    return stdout;
+  }
+
+  /** Starts the tool, by a person. */
+  tool(
+    person: string,
+    args: readonly string[],
+    { folder = this.project.folder, variables = {} }: Surroundings = {},
+  ) {
+    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args];
+    const env = { ...this.project.environment, ...as(person), ...variables, NO_COLOR: "1" };
+    return execa("node", command, { cwd: ROOT, env, reject: false, all: true });
+  }
+
+  /** Runs the tool as a person would, and expects it to end so; gives what it printed. */
+  async ends(
+    exitCode: number,
+    person: string,
+    args: readonly string[],
+    surroundings?: Surroundings,
+  ): Promise<string> {
+    const ran = await this.tool(person, args, surroundings);
+    assert.doesNotMatch(ran.all, /\n\s+at .*:\d+:\d+/, "no stack trace");
+    assert.equal(ran.exitCode, exitCode, ran.all);
+    return ran.all;
   }
 
   /** A stack's state as text, with `--show-secrets` or as it is kept. */

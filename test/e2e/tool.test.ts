@@ -4,18 +4,13 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { until } from "../../sandbox/cluster";
-import { BIN, ROOT } from "../../sandbox/folder";
+import { BIN } from "../../sandbox/folder";
 import { pushImage } from "../../sandbox/images";
 import { SlackServer, TOKEN } from "../support/slack";
 import { PATIENCE, Scene } from "./scene";
 
 /** Of a rollout without progress, in seconds. */
 const DEADLINE = 20;
-
-interface Ran {
-  readonly exitCode: number | undefined;
-  readonly text: string;
-}
 
 /** A stack's state, as far as a test changes it. */
 interface State {
@@ -62,38 +57,8 @@ describe("the tool", () => {
   /** Versions name one image for good, so each run needs its own. */
   const version = (major: number) => `v${major}.0.${good}`;
 
-  const as = (person: string) => ({
-    GIT_AUTHOR_NAME: person,
-    GIT_AUTHOR_EMAIL: `${person}@example.com`,
-    GIT_COMMITTER_NAME: person,
-    GIT_COMMITTER_EMAIL: `${person}@example.com`,
-  });
-
-  const git = async (...args: string[]): Promise<string> => {
-    const options = { cwd: scene.project.folder, env: as("ann") };
-    return (await execa("git", args, options)).stdout;
-  };
-
-  const start = (person: string, args: readonly string[], variables = {}) => {
-    const { folder, environment } = scene.project;
-    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args];
-    const env = { ...environment, ...as(person), ...variables, NO_COLOR: "1" };
-    return execa("node", command, { cwd: ROOT, env, reject: false, all: true });
-  };
-
-  /** Runs the tool as a person would, and says what it printed. */
-  const baton = async (person: string, ...args: string[]): Promise<Ran> => {
-    const { all, exitCode } = await start(person, args);
-    assert.doesNotMatch(all, /\n\s+at .*:\d+:\d+/, "no stack trace");
-    return { exitCode, text: all };
-  };
-
-  /** Expects a command to end so. */
-  const ends = async (exitCode: number, person: string, ...args: string[]): Promise<string> => {
-    const ran = await baton(person, ...args);
-    assert.equal(ran.exitCode, exitCode, ran.text);
-    return ran.text;
-  };
+  const ends = (exitCode: number, person: string, ...args: string[]) =>
+    scene.ends(exitCode, person, args);
   const done = (person: string, ...args: string[]) => ends(0, person, ...args);
 
   const digestOf = async (tag: string) => (await scene.registry.resolve(tag)) ?? assert.fail(tag);
@@ -105,7 +70,7 @@ describe("the tool", () => {
   };
   const outcomes = async (environment: string) => {
     const format = "--format=%(contents:subject)";
-    const list = await git("tag", "--list", format, `outcome/${environment}/*`);
+    const list = await scene.git("tag", "--list", format, `outcome/${environment}/*`);
     return list === "" ? [] : list.split("\n");
   };
   /** An image that crashes, under a tag that nobody has earned for it. */
@@ -163,36 +128,31 @@ describe("the tool", () => {
       slack.channels.set(`podinfo-${channel}`, `C-${channel}`);
     }
     try {
-      const { environment } = slack;
-      const promote = async (...args: string[]) => {
-        const ran = await start("ann", ["promote", ...args, "--yes"], environment);
-        return { exitCode: ran.exitCode, text: ran.all };
-      };
+      const variables = slack.environment;
+      const promote = (exitCode: number, ...args: string[]) =>
+        scene.ends(exitCode, "ann", ["promote", ...args, "--yes"], { variables });
       for (const args of [["dev", "--tag", `build-${good}`], ["qa"], ["stage"]]) {
-        const ran = await promote(...args);
-        assert.equal(ran.exitCode, 0, ran.text);
+        await promote(0, ...args);
       }
-      const waiting = await promote("prod", "--version", version(2));
-      assert.equal(waiting.exitCode, 3, waiting.text);
-      assert.match(waiting.text, /prod: stage-\d+ → stage-\d+\n +digest[^]*version +v\S+ → v2\./);
-      assert.match(waiting.text, /suites +smoke: passed in \d+ s[^]*load: passed/);
+      const waiting = await promote(3, "prod", "--version", version(2));
+      assert.match(waiting, /prod: stage-\d+ → stage-\d+\n +digest[^]*version +v\S+ → v2\./);
+      assert.match(waiting, /suites +smoke: passed in \d+ s[^]*load: passed/);
       assert.match(await ends(0, "ann", "approve", "prod"), /your own request/);
       for (const person of ["bob", "carol"]) {
-        assert.equal((await promote("prod", "--version", version(2))).exitCode, 3);
+        await promote(3, "prod", "--version", version(2));
         await done(person, "approve", "prod");
       }
       assert.match(
         await done("ann", "why", "prod"),
         /approvals .*bob@example\.com and\s+carol@example\.com/,
       );
-      const ran = await promote("prod", "--version", version(2));
-      assert.equal(ran.exitCode, 0, ran.text);
-      assert.match(ran.text, /dr: prod-v2\.\S+ is deployed and verified/);
+      const text = await promote(0, "prod", "--version", version(2));
+      assert.match(text, /dr: prod-v2\.\S+ is deployed and verified/);
       const digest = await digestOf(`build-${good}`);
       for (const name of scene.project.path) {
         assert.deepEqual(await scene.runningDigests(name), [digest], name);
       }
-      assert.equal(await git("status", "--short"), "");
+      assert.equal(await scene.git("status", "--short"), "");
       const told = slack.messages.map(({ text }) => text).join("\n");
       assert.match(told, /prod.*v2\./);
       assert.doesNotMatch(told, new RegExp(TOKEN));
@@ -232,12 +192,12 @@ describe("the tool", () => {
       /prod: the plan is another one: tag, digest, version moved/,
     );
     assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);
-    await git("checkout", "--quiet", "Pulumi.prod.yaml");
+    await scene.git("checkout", "--quiet", "Pulumi.prod.yaml");
     await project.setConfig("prod", "baton:settings.config.LOG_LEVEL", "error");
     await project.up("prod", { BATON_BREAK_GLASS: "the log was full" });
     assert.equal((await project.outputs("prod"))["breakGlass"], "the log was full");
     assert.match(await done("ann", "status"), /the log was full/);
-    await git("checkout", "--quiet", "Pulumi.prod.yaml");
+    await scene.git("checkout", "--quiet", "Pulumi.prod.yaml");
     await project.up("prod");
   });
 
@@ -246,16 +206,16 @@ describe("the tool", () => {
     await scene.project.setConfig("qa", "baton:settings.config.LOG_LEVEL", "debug");
     const text = await ends(1, "ann", "deploy", "qa", "--yes");
     assert.match(text, /qa: the plan is another one: settings moved since the request/);
-    await git("checkout", "--quiet", "Pulumi.qa.yaml");
+    await scene.git("checkout", "--quiet", "Pulumi.qa.yaml");
   });
 
   it("writes nothing when the preview fails", async () => {
-    const commit = await git("rev-parse", "HEAD");
+    const commit = await scene.git("rev-parse", "HEAD");
     await scene.project.setConfig("qa", "baton:quota.pods", "1");
     const text = await ends(1, "ann", "request", "qa", "--tag", `dev-${good}`);
     assert.match(text, /qa: baton:quota\S* is/);
-    await git("checkout", "--quiet", "Pulumi.qa.yaml");
-    assert.equal(await git("rev-parse", "HEAD"), commit);
+    await scene.git("checkout", "--quiet", "Pulumi.qa.yaml");
+    assert.equal(await scene.git("rev-parse", "HEAD"), commit);
   });
 
   it("stops a bad build in qa by itself, and holds it", async () => {
@@ -282,7 +242,7 @@ describe("the tool", () => {
     assert.equal(await scene.registry.resolve(`prod-${version(3)}`), undefined);
     assert.match(await ends(1, "ann", "deploy", "prod", "--yes"), /is held by/);
     await done("ann", "rollback", "prod", "--to", `stage-${good}`);
-    assert.equal(await git("status", "--short"), "");
+    assert.equal(await scene.git("status", "--short"), "");
   });
 
   it("goes back to the former release, and forward when the hold is released", async () => {
@@ -306,7 +266,7 @@ describe("the tool", () => {
     await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "600");
     await project.setConfig("qa", "baton:workloads.web.probes.readiness.path", "/nope");
     await done("ann", "request", "qa", "--tag", `dev-${good}`);
-    const deploying = start("ann", ["deploy", "qa", "--yes"]);
+    const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
     await until("a new pod", newPod, PATIENCE);
     const began = Date.now();
     await done("bob", "abort", "qa", "--reason", "never mind");
@@ -336,7 +296,7 @@ describe("the tool", () => {
     });
 
     it("carries on after the tool was killed, while Pulumi goes on", async () => {
-      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       await pulumiOf("qa");
       await setTimeout(3000);
       deploying.kill("SIGKILL");
@@ -344,7 +304,7 @@ describe("the tool", () => {
     });
 
     it("carries on after Pulumi was killed", async () => {
-      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       const pid = await pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
       process.kill(pid, "SIGKILL");
@@ -354,7 +314,7 @@ describe("the tool", () => {
     });
 
     it("carries on after everything was killed while objects were made", async () => {
-      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       const pid = await pulumiOf("qa");
       const selector = `baton/image-tag=${next}`;
       const namespace = scene.namespaceOf("qa");
@@ -410,7 +370,7 @@ describe("the tool", () => {
     });
 
     it("carries on after a provider was killed", async () => {
-      const deploying = start("ann", ["deploy", "qa", "--yes"]);
+      const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       await pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
       await execa("pkill", ["-KILL", "-f", "pulumi-resource-kubernetes"], { reject: false });
@@ -428,14 +388,14 @@ describe("the tool", () => {
     await done("ann", "request", "qa", "--tag", next);
     const before = (await outcomes("qa")).length;
     const both = await Promise.all(
-      ["ann", "bob"].map((person) => baton(person, "deploy", "qa", "--yes")),
+      ["ann", "bob"].map(async (person) => scene.tool(person, ["deploy", "qa", "--yes"])),
     );
     const [winner, loser] = both.sort((a, b) => (a.exitCode ?? 9) - (b.exitCode ?? 9));
-    assert.equal(winner?.exitCode, 0, winner?.text);
+    assert.equal(winner?.exitCode, 0, winner?.all);
     assert.ok(
-      /held by \S+ on \S+ since/.test(loser?.text ?? "") ||
-        /deployed already/.test(loser?.text ?? ""),
-      loser?.text,
+      /held by \S+ on \S+ since/.test(loser?.all ?? "") ||
+        /deployed already/.test(loser?.all ?? ""),
+      loser?.all,
     );
     assert.equal((await outcomes("qa")).length, before + 1);
     await isSettled("qa");

@@ -44,6 +44,7 @@ if [ $command = stack ] && [ $what = history ]; then
   exit
 fi
 if [ $command = stack ]; then
+  echo $stack >> asked
   [ -f $stack.json ] && cat $stack.json && exit
   echo "error: no stack named '$stack' found" >&2
   exit 255
@@ -239,6 +240,13 @@ config:
       release: Record<string, unknown>;
     };
     return outputs.release;
+  }
+
+  /** The stacks whose outputs were asked for since the last time, in order. */
+  asked(): string[] {
+    const asked = this.read(".pulumi/asked").trim().split("\n");
+    this.pulumi("asked", undefined);
+    return asked;
   }
 
   /** The configurations that were previewed or deployed, in order. */

@@ -2,6 +2,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { as } from "./person";
 import { ROOT } from "./program";
 import { ToolScene } from "./tool";
 
@@ -107,10 +108,7 @@ export class Walk {
       MIDDLE: "",
       TMPDIR: temporary,
       NO_COLOR: "1",
-      GIT_AUTHOR_NAME: person,
-      GIT_AUTHOR_EMAIL: `${person}@example.com`,
-      GIT_COMMITTER_NAME: person,
-      GIT_COMMITTER_EMAIL: `${person}@example.com`,
+      ...as(person),
     };
     const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", scene.folder, ...args];
     const child = spawn("node", command, { cwd: ROOT, env, stdio: ["ignore", "pipe", "pipe"] });

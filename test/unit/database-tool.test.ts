@@ -11,7 +11,7 @@ import { policyFor } from "../../release/approval";
 import { formatProblems } from "../../release/problem";
 import { schemaChange } from "../../release/schema";
 import { labels, schema } from "../support/database";
-import { ToolScene } from "../support/tool";
+import { digestOf, ToolScene } from "../support/tool";
 
 const QA = `config:
   baton:upstream: dev
@@ -83,6 +83,31 @@ describe("what a release does to the database", function () {
     await ask("dev-21");
     await say("bob");
     assert.equal(await go(), "done");
+  });
+
+  it("is found out by asking a stack once, and anew only right before and after a change", async () => {
+    await ask("dev-21");
+    assert.deepEqual(scene.asked().sort(), ["dev", "qa"]);
+    await say("bob");
+    assert.deepEqual(scene.asked(), ["qa"]);
+    await go();
+    assert.deepEqual(scene.asked(), ["qa", "qa", "qa"]);
+  });
+
+  it("is found out anew once the command has changed something", async () => {
+    const { pulumi } = await scene.context();
+    const tag = async () => (await pulumi.knownOutputs("qa")).release?.imageTag;
+    assert.equal(await tag(), "dev-20");
+    scene.hasDeployed("qa", "dev-21", "qa-21");
+    assert.equal(await tag(), "dev-20");
+    const file = scene
+      .read("Pulumi.qa.yaml")
+      .replace(
+        "config:",
+        `config:\n  baton:imageTag: dev-22\n  baton:imageDigest: ${digestOf("dev-22")}`,
+      );
+    await pulumi.up("qa", file, () => {});
+    assert.equal(await tag(), "dev-22");
   });
 
   it("stops at labels that make no sense", async () => {

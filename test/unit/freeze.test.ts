@@ -2,18 +2,13 @@ import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
 import { activeFreezes, freeAt, freezeProblems, type FreezeWindow } from "../../release/freeze";
 import { formatProblems } from "../../release/problem";
+import { weekend } from "../support/freezes";
 
 const MINUTE = 60_000;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
 const at = (time: string) => new Date(`${time}Z`);
 
-const weekend: FreezeWindow = {
-  name: "weekend",
-  schedule: "0 16 * * 5",
-  duration: 64 * HOUR,
-  timeZone: "Europe/Berlin",
-};
 const turn: FreezeWindow = {
   name: "turn of the year",
   from: "2026-12-21T00:00",

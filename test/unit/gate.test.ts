@@ -14,6 +14,7 @@ import {
 } from "../../release/gate";
 import { holdsOf, type HoldEntry } from "../../release/holds";
 import { formatProblem, formatProblems } from "../../release/problem";
+import { weekend } from "../support/freezes";
 
 const ANN = "ann@example.com";
 const BOB = "bob@example.com";
@@ -67,12 +68,6 @@ describe("the gate's term for approvals", () => {
 });
 
 describe("the gate's term for freezes", () => {
-  const weekend: FreezeWindow = {
-    name: "weekend",
-    schedule: "0 16 * * 5",
-    duration: 64 * HOUR,
-    timeZone: "Europe/Berlin",
-  };
   const turn: FreezeWindow = {
     name: "turn of the year",
     from: "2026-12-21T00:00",

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { parseDocument } from "yaml";
 import { goBuild, IMAGES, type Part } from "../../../sandbox/build";
 import { until } from "../../../sandbox/cluster";
-import { BIN, NODE, ROOT } from "../../../sandbox/folder";
+import { BIN, NODE } from "../../../sandbox/folder";
 import { pushImage } from "../../../sandbox/images";
 import { databaseUrl, runSql } from "../../../sandbox/postgres";
+import { as } from "../../support/person";
 import { onSandbox, PATIENCE, Scene } from "../scene";
 
 const ENVIRONMENT = "dev";
@@ -142,17 +143,10 @@ describe("a database", () => {
     await writeFile(path, file.toString());
     await execa("git", ["commit", "--quiet", "--allow-empty", "-am", "Configure"], {
       cwd: scene.project.folder,
-      env: PERSON,
+      env: as("ann"),
       reject: false,
     });
   }
-
-  const PERSON = {
-    GIT_AUTHOR_NAME: "ann",
-    GIT_AUTHOR_EMAIL: "ann@example.com",
-    GIT_COMMITTER_NAME: "ann",
-    GIT_COMMITTER_EMAIL: "ann@example.com",
-  };
 
   /** Pushes a build that brings a schema. */
   async function push(number: number, head: number, kind: string): Promise<string> {
@@ -169,12 +163,7 @@ describe("a database", () => {
     return tag;
   }
 
-  const start = (...args: string[]) => {
-    const { folder, environment } = scene.project;
-    const command = ["-r", "ts-node/register", "cli/main.ts", "--cwd", folder, ...args];
-    const env = { ...environment, ...PERSON, NO_COLOR: "1" };
-    return execa("node", command, { cwd: ROOT, env, reject: false, all: true });
-  };
+  const start = (...args: string[]) => scene.tool("ann", args);
   /** All that was printed: nothing of it may be secret. */
   const printed: string[] = [];
   const ends = async (exitCode: number, ...args: string[]): Promise<string> => {
