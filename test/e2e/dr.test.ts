@@ -21,21 +21,15 @@ describe("disaster recovery", () => {
   let second: number;
   let kubeconfig: string;
   before(async () => {
-    scene = await Scene.open();
+    scene = await Scene.anew();
     const { project } = scene;
     [, first, second] = scene.builds;
     kubeconfig = join(project.folder, "regions.kubeconfig");
     await writeRegions("up");
-    if ((await project.outputs("dr"))["release"] === undefined) {
-      for (const [index, environment] of project.path.entries()) {
-        const upstream = project.path[index - 1];
-        const tag = upstream && String((await project.outputs(upstream))["earnedTag"]);
-        await scene.deploy(
-          environment,
-          tag ?? `build-${first}`,
-          index > 2 ? version(1) : undefined,
-        );
-      }
+    for (const [index, environment] of project.path.entries()) {
+      const upstream = project.path[index - 1];
+      const tag = upstream && String((await project.outputs(upstream))["earnedTag"]);
+      await scene.deploy(environment, tag ?? `build-${first}`, index > 2 ? version(1) : undefined);
     }
     await project.setConfig("prod", "baton:approval.required", "1");
     await project.setConfig("dr", "baton:approval.required", "1");

@@ -62,6 +62,12 @@ export class Scene {
     return Scene.opened;
   }
 
+  /** The scene as at first, whatever has been done to it. */
+  static anew(): Promise<Scene> {
+    Scene.opened = Scene.make();
+    return Scene.opened;
+  }
+
   private static async make(): Promise<Scene> {
     const place: Place = { ...own, namespacePrefix: PREFIX };
     const options = Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]);
