@@ -592,7 +592,23 @@ export const Config = z.strictObject({
   database: database.optional(),
   rollout: z
     .strictObject({
-      strategy: z.enum(["rolling", "blueGreen"]).default("rolling"),
+      strategy: z.enum(["rolling", "blueGreen", "canary"]).default("rolling"),
+      /** A canary's, up to the whole traffic, in which it bakes. */
+      steps: z
+        .array(
+          z.strictObject({
+            /** In percent of the requests. */
+            weight: count.min(1, "a percentage from 1 to 99").max(99, "a percentage from 1 to 99"),
+            /** For how long the release must have been good with it. */
+            duration,
+          }),
+          { error: "a list of steps, each with a weight and a duration" },
+        )
+        .min(1, "at least one step")
+        .prefault([
+          { weight: 10, duration: "5m" },
+          { weight: 50, duration: "5m" },
+        ]),
       maxSurge: share.default("25%"),
       maxUnavailable: share.default("0"),
       /** Without progress for this long, the rollout has failed. */

@@ -2,11 +2,12 @@ import * as pulumi from "@pulumi/pulumi";
 import * as runtimeConfig from "@pulumi/pulumi/runtime/config";
 import { closest, distance } from "fastest-levenshtein";
 import type { z } from "zod";
-import { standsBeside } from "./components/internal/beside";
+import { isRouted, standsBeside } from "./components/internal/beside";
 import { quotaProblems } from "./components/internal/quota-check";
 import { Config, MOVING_KEYS } from "./config-schema";
 import { parseEcrHost } from "./registry/ecr";
 import { splitRepository } from "./registry/reference";
+import { MOST_BY_PODS } from "./release/canary";
 import { freezeProblems } from "./release/freeze";
 import { jsonOrText } from "./release/json";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
@@ -353,6 +354,7 @@ function crossCheck(where: string, config: Config): Problem[] {
     add("rollout.maxSurge", maxSurge, "more than 0 while maxUnavailable is 0", fix);
   }
   problems.push(...analysisProblems(where, config.rollout));
+  problems.push(...stepProblems(where, config));
   for (const [name, { source }] of Object.entries(config.settings.secrets)) {
     if (source === "config" && RESERVED_KEYS.includes(name)) {
       const fix = "Call it something else; settings are usually in capitals";
@@ -410,6 +412,33 @@ function analysisProblems(where: string, { bake, analysis }: Config["rollout"]):
       ? [problem("analysis.queries", `at least one query, as ${why}`, "Describe one")]
       : []),
   ];
+}
+
+function stepProblems(where: string, config: Config): Problem[] {
+  const { strategy, steps } = config.rollout;
+  if (strategy !== "canary") return [];
+  const byPods = Object.entries(config.workloads).find(
+    ([, workload]) => standsBeside(config, workload) && !isRouted(config, workload),
+  );
+  return steps.flatMap(({ weight }, index) => {
+    const add = (expected: string, fix: string): Problem => {
+      const property = `baton:rollout.steps[${index}].weight`;
+      return { where, property, value: String(weight), expected, fix };
+    };
+    const before = steps[index - 1]?.weight ?? 0;
+    const byName = byPods?.[0] ?? "";
+    return [
+      ...(weight <= before ? [add(`more than ${before}`, "Put the steps in order")] : []),
+      ...(byPods !== undefined && weight > MOST_BY_PODS
+        ? [
+            add(
+              `at most ${MOST_BY_PODS}, as ${byName} has no HTTPRoute and its share is one of pods`,
+              "The former release keeps its pods, so a larger share would need more of them than it has: lower it",
+            ),
+          ]
+        : []),
+    ];
+  });
 }
 
 /** What only an ECR repository has. */
@@ -588,7 +617,8 @@ function suiteProblems(where: string, config: Config): Problem[] {
       add(`suites.${name}.target`, suite.target, "a workload with a port", "Correct it");
     } else if (suite.through === "exposure" && standsBeside(config, target)) {
       const fix = "Through the exposure it would meet the former release: set through to service";
-      add(`suites.${name}.through`, "exposure", "service while the strategy is blueGreen", fix);
+      const expected = `service while the strategy is ${config.rollout.strategy}`;
+      add(`suites.${name}.through`, "exposure", expected, fix);
     } else if (suite.through === "exposure" && target.exposure === undefined) {
       const fix = `Give ${suite.target} an exposure, or set through to service`;
       add(`suites.${name}.through`, "exposure", "a target with an exposure", fix);

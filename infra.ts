@@ -4,19 +4,19 @@ import { Colour, KeptColour, type ColourRecord } from "./components/colour";
 import { Database } from "./components/database";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
-import { standsBeside } from "./components/internal/beside";
+import { isRouted, standsBeside } from "./components/internal/beside";
 import {
   replicationProblem,
   scanningProblem,
   withReplication,
 } from "./components/internal/ecr-settings";
-import { releaseLabels, selectorLabels } from "./components/internal/labels";
+import { COLOUR_OF, releaseLabels, selectorLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { PromotionProvider } from "./components/promotion-provider";
 import { Settings, type KeptSettings } from "./components/settings";
 import { Traffic } from "./components/traffic";
-import { Verification, type Switch } from "./components/verification";
-import { Workload } from "./components/workload";
+import { Verification, type SharedSwitch, type Switch } from "./components/verification";
+import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
 import { parseEcrHost } from "./registry/ecr";
@@ -182,6 +182,10 @@ async function declareEnvironment(
   if (kept !== undefined && kept.settings.imageTag !== release.imageTag) {
     settings.keep(kept.settings);
   }
+  const back = release.rollbackOf !== undefined;
+  const byCanary = config.rollout.strategy === "canary";
+  const inSteps = byCanary && !back;
+  const keptColours: pulumi.Resource[] = [];
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
       namespace,
@@ -200,20 +204,25 @@ async function declareEnvironment(
     }
     const objectName = workload.name ?? name;
     const former = kept?.workloads[name];
-    if (former !== undefined) new KeptColour(former.objectName, former, placed);
+    if (former !== undefined) keptColours.push(new KeptColour(former.objectName, former, placed));
+    const begins = inSteps && former !== undefined;
+    const serving = former?.objectName ?? (served ? objectName : undefined);
     const component = new Colour(
       `${objectName}-${slugOf(release.imageTag)}`,
       {
         ...args,
         workload,
         of: name,
-        former: former?.objectName ?? (served ? objectName : undefined),
+        // What an autoscaler has found to be needed is needed by the next release, too; and what is
+        // gone back to may have lost its pods to a canary.
+        atLeast: !begins && (back || workload.autoscale !== undefined) ? serving : undefined,
+        inSteps: begins,
       },
       rollsOut,
     );
     return { name, workload, component, ready: component.ready };
   });
-  const expose = ({ name, workload }: (typeof workloads)[number], after: pulumi.Resource) => {
+  const expose = ({ name, workload }: (typeof workloads)[number], after?: pulumi.Resource) => {
     if (workload.exposure === undefined || config.entrances === undefined) return [];
     const args = {
       namespace,
@@ -222,9 +231,15 @@ async function declareEnvironment(
       entrances: config.entrances,
       configSecrets: config.configSecrets,
       labels,
+      isWeighted: byCanary,
     };
     // Traffic waits for pods that can take it, and a failed rollout does not wait for traffic.
-    return [new Exposure(name, args, { ...placed, dependsOn: [place, after] })];
+    return [
+      new Exposure(name, args, {
+        ...placed,
+        dependsOn: [place, ...(after === undefined ? [] : [after])],
+      }),
+    ];
   };
   const exposures = workloads.flatMap((one) =>
     one.component instanceof Workload ? expose(one, one.component) : [],
@@ -243,7 +258,7 @@ async function declareEnvironment(
   }
 
   // Going back runs the quick suite only: the release has passed all of them before.
-  const run = release.rollbackOf === undefined ? config.verification.run : ["smoke"];
+  const run = back ? ["smoke"] : config.verification.run;
   const verification = new Verification(
     "verification",
     {
@@ -272,43 +287,69 @@ async function declareEnvironment(
     },
   );
 
-  const switches: Switch[] = [];
-  const switched: pulumi.Resource[] = [];
-  const colours: Record<string, pulumi.Output<ColourRecord>> = {};
-  for (const one of workloads) {
+  const deployments = workloads
+    .filter(({ workload }) => workload.kind === "Deployment")
+    .map(({ component }) => component.objectName);
+  const colours = workloads.flatMap((one) => {
     const { name, workload, component } = one;
-    if (!(component instanceof Colour) || !standsBeside(config, workload)) continue;
-    const service = workload.name ?? name;
-    const colour = component.objectName;
+    if (!(component instanceof Colour) || !standsBeside(config, workload)) return [];
+    const stable = kept?.workloads[name]?.objectName;
+    const legacy = served ? (workload.selector ?? selectorLabels(name)) : undefined;
+    const to: Switch = {
+      service: workload.name ?? name,
+      to: selectorLabels(component.objectName),
+      from: stable === undefined ? legacy : selectorLabels(stable),
+      route: byCanary && isRouted(config, workload) ? name : undefined,
+    };
+    return [{ one, name, workload, component, stable, to }];
+  });
+  const shared = colours.flatMap(({ name, workload, component, stable, to }): SharedSwitch[] => {
+    if (!inSteps || stable === undefined) return [];
+    const canary = component.objectName;
+    const isAutoscaled = workload.autoscale !== undefined;
+    const both = { [COLOUR_OF]: name };
+    return [{ ...to, canary, stable, both, replicas: replicasOf(workload), isAutoscaled }];
+  });
+  const isShared = ({ to }: (typeof colours)[number]) =>
+    shared.some(({ service }) => service === to.service);
+  if (shared.length > 0) {
+    const routes = colours.filter(isShared).flatMap(({ one }) => expose(one));
+    const { steps, analysis } = config.rollout;
+    // From here on, no autoscaler takes idle pods away from the release that serves.
+    const after = [...keptColours, ...routes];
+    verification.canary({ deployments, steps, analysis, switches: shared, after });
+  }
+  const switched: pulumi.Resource[] = [];
+  for (const colour of colours) {
+    const { one, name, workload, component, to } = colour;
     const traffic = new Traffic(
       name,
-      { namespace, service, port: workload.port, colour, labels },
+      {
+        namespace,
+        service: to.service,
+        port: workload.port,
+        colour: component.objectName,
+        labels,
+      },
       { ...inCluster, dependsOn: [place, ...verification.passed] },
     );
     switched.push(traffic.service, ...component.autoscale([traffic.service]));
-    expose(one, traffic.service);
-    const former = kept?.workloads[name]?.objectName;
-    const legacy = served ? (workload.selector ?? selectorLabels(name)) : undefined;
-    switches.push({
-      service,
-      to: selectorLabels(colour),
-      from: former === undefined ? legacy : selectorLabels(former),
-    });
-    colours[name] = component.record;
+    if (!isShared(colour)) expose(one, traffic.service);
   }
-  // The former release has held up before, and is what to go back to.
-  const back = release.rollbackOf !== undefined;
+  const switches = colours.map(({ to }) => to);
   verification.bake({
-    deployments: workloads
-      .filter(({ workload }) => workload.kind === "Deployment")
-      .map(({ component }) => component.objectName),
+    deployments,
     bake: back ? undefined : config.rollout.bake,
     analysis: back ? undefined : config.rollout.analysis,
-    switches: back ? switches.map(({ service, to }) => ({ service, to })) : switches,
+    // What is gone back to has held up before.
+    switches: back ? switches.map((one) => ({ ...one, from: undefined })) : switches,
     former: Object.values(kept?.workloads ?? {}).map(({ objectName }) => objectName),
+    inSteps: byCanary,
     after: switched,
   });
   const { earnedTag, suites } = verification.earnTag();
+  // With what an autoscaler has become part of.
+  const records = Object.fromEntries(colours.map((one) => [one.name, one.component.record]));
 
   const url = environmentUrl(config);
   return {
@@ -319,7 +360,7 @@ async function declareEnvironment(
     ...(database?.isRecorded === true ? { schema: recordOf(database, earnedTag) } : {}),
     ...(beside
       ? {
-          colours: pulumi.all([earnedTag, pulumi.all(colours)]).apply(([, workloads]) => ({
+          colours: pulumi.all([earnedTag, pulumi.all(records)]).apply(([, workloads]) => ({
             current: { settings: settings.record, workloads },
             ...(kept === undefined ? {} : { kept }),
           })),

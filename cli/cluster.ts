@@ -10,8 +10,8 @@ import {
 } from "@kubernetes/client-node";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
-import { runningBake } from "../provider/bake";
 import { ABORT, abortOf, kubeconfigOf } from "../provider/cluster";
+import { runningBake } from "../provider/progress";
 import { rolloutStatus } from "../provider/rollout";
 import { isTree, type Tree } from "../release/merge";
 
@@ -82,7 +82,7 @@ export class Cluster {
     const stopped = new Map<string, string>();
     for (const deployment of deployments) {
       const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
-      const bake = runningBake(deployment.metadata?.annotations);
+      const bake = runningBake(deployment);
       const progressing = rolloutStatus(deployment) === "progressing";
       if (bake === undefined && !progressing) continue;
       const what = bake === undefined ? `the rollout of ${name}` : `the bake of ${name}`;

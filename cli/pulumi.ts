@@ -175,14 +175,15 @@ const Recorded = z.object({
 });
 
 /**
- * What there is nothing outside to compare with: a random value is in the state only, a rollout and a
- * bake are waits that are over.
+ * What there is nothing outside to compare with: a random value is in the state only, a rollout, a
+ * canary and a bake are waits that are over.
  */
 const NOT_OUTSIDE = [
   "**$random:**",
   "**::random:**",
   "**promotion:index:Rollout::**",
   "**promotion:index:Bake::**",
+  "**promotion:index:Canary::**",
 ];
 
 /** Runs the Pulumi CLI on the project in a folder. */

@@ -15,6 +15,8 @@ export interface BakeArgs {
   readonly traffic?: string;
   /** The former release's Deployments, separated by commas, where they stand beside these. */
   readonly former?: string;
+  /** The Lease under which a canary is driven, where there may be one. */
+  readonly lease?: string;
 }
 
 /**

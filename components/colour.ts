@@ -7,6 +7,7 @@ import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import {
   AWAITED_ELSEWHERE,
+  REPLICAS_ELSEWHERE,
   autoscalerSpec,
   budgetSpec,
   deploymentSpec,
@@ -22,8 +23,10 @@ export interface ColourArgs extends Omit<WorkloadArgs, "workload"> {
   readonly workload: Called;
   /** The workload that this is a release of. */
   readonly of: string;
-  /** The Deployment that serves now, whose live number of pods this one must have. */
-  readonly former: string | undefined;
+  /** Another Deployment, whose live number of pods this one must have as well. */
+  readonly atLeast: string | undefined;
+  /** Whether it begins with one pod, and is given the others together with its traffic. */
+  readonly inSteps: boolean;
 }
 
 interface Manifests {
@@ -65,7 +68,7 @@ export class Colour extends pulumi.ComponentResource {
   ) {
     super("baton:components:Colour", name, {}, opts);
     this.child = childOptions(this, opts);
-    const { workload, namespace, context, former } = args;
+    const { workload, namespace, context, atLeast, inSteps } = args;
     this.objectName = name;
     const selector = selectorLabels(name);
     const labels = { ...args.labels, ...selector, [COLOUR_OF]: args.of };
@@ -78,9 +81,10 @@ export class Colour extends pulumi.ComponentResource {
 
     const spec = deploymentSpec(args, selector, this.podTemplate);
     const deployment = { metadata: awaitedElsewhere, spec };
-    this.deployment = new k8s.apps.v1.Deployment(name, deployment, {
+    const begins = inSteps ? { ...deployment, spec: { ...spec, replicas: 1 } } : deployment;
+    this.deployment = new k8s.apps.v1.Deployment(name, begins, {
       ...this.child,
-      ...leftToAutoscaler(workload),
+      ...(inSteps ? REPLICAS_ELSEWHERE : leftToAutoscaler(workload)),
     });
     const rollout = new Rollout(
       `${name}-rollout`,
@@ -88,9 +92,8 @@ export class Colour extends pulumi.ComponentResource {
         context,
         namespace,
         deployment: name,
-        spec: rolledOut(workload, spec),
-        // What an autoscaler has found to be needed is needed by the next release, too.
-        ...(former === undefined || workload.autoscale === undefined ? {} : { atLeast: former }),
+        spec: rolledOut(workload, begins.spec),
+        ...(atLeast === undefined ? {} : { atLeast }),
       },
       {
         ...this.child,
@@ -130,11 +133,7 @@ export class KeptColour extends pulumi.ComponentResource {
   constructor(name: string, { manifests }: ColourRecord, opts?: pulumi.ComponentResourceOptions) {
     super("baton:components:Colour", name, {}, opts);
     const child = childOptions(this, opts);
-    const scaled = manifests.autoscaler !== undefined;
-    new k8s.apps.v1.Deployment(name, manifests.deployment, {
-      ...child,
-      ...(scaled ? { ignoreChanges: ["spec.replicas"] } : {}),
-    });
+    new k8s.apps.v1.Deployment(name, manifests.deployment, { ...child, ...REPLICAS_ELSEWHERE });
     new k8s.core.v1.Service(name, manifests.service, child);
     if (manifests.budget !== undefined) {
       new k8s.policy.v1.PodDisruptionBudget(name, manifests.budget, child);

@@ -20,6 +20,7 @@ const RELEASE: Readonly<Record<string, readonly string[]>> = {
   apps: ["deployments"],
   autoscaling: ["horizontalpodautoscalers"],
   batch: ["cronjobs", "jobs"],
+  "coordination.k8s.io": ["leases"],
   "gateway.envoyproxy.io": ["securitypolicies"],
   "gateway.networking.k8s.io": ["httproutes"],
   "monitoring.coreos.com": ["prometheusrules", "servicemonitors"],

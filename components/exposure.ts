@@ -11,6 +11,8 @@ export interface ExposureArgs {
   readonly entrances: EntrancesConfig;
   readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
   readonly labels: Readonly<Record<string, string>>;
+  /** Whether the HTTPRoute's weights are changed while a release takes its traffic in steps. */
+  readonly isWeighted: boolean;
 }
 
 const SERVICE_PORT = 80;
@@ -120,7 +122,16 @@ export class Exposure extends pulumi.ComponentResource {
       {
         apiVersion: "gateway.networking.k8s.io/v1",
         kind: "HTTPRoute",
-        metadata: { namespace, name, labels, annotations: { ...exposure.annotations } },
+        metadata: {
+          namespace,
+          name,
+          labels,
+          annotations: {
+            ...exposure.annotations,
+            // A canary that was killed has left its weights there.
+            ...(args.isWeighted ? { "pulumi.com/patchForce": "true" } : {}),
+          },
+        },
         spec: {
           parentRefs: [{ name: entrance.name, namespace: entrance.namespace }],
           hostnames: [exposure.host],

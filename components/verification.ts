@@ -6,6 +6,7 @@ import type { Suite } from "../release/change-card";
 import type { Release } from "../release/eligibility";
 import { qualifyImage } from "../registry/reference";
 import { Bake } from "./bake";
+import { Canary } from "./canary";
 import { EarnedTag } from "./earned-tag";
 import { contentHash } from "./internal/hash";
 import { VERIFICATION } from "./internal/labels";
@@ -43,6 +44,8 @@ export interface InUse {
   readonly switches: readonly Switch[];
   /** The former release's Deployments beside these. */
   readonly former: readonly string[];
+  /** Whether releases take their traffic in steps here. */
+  readonly inSteps: boolean;
   /** What must be there before. */
   readonly after: readonly pulumi.Resource[];
 }
@@ -51,7 +54,36 @@ export interface Switch {
   readonly service: string;
   readonly to: Readonly<Record<string, string>>;
   readonly from?: Readonly<Record<string, string>> | undefined;
+  /** The HTTPRoute that leads to the Service, where its weights divide the requests. */
+  readonly route?: string | undefined;
 }
+
+/** A Service that leads to two releases for a time. */
+export interface SharedSwitch extends Switch {
+  /** The new release's Deployment and own Service. */
+  readonly canary: string;
+  /** The Deployment that serves now. */
+  readonly stable: string;
+  /** What selects both. */
+  readonly both: Readonly<Record<string, string>>;
+  /** How many pods the release has in the end; at least, where an autoscaler takes it over. */
+  readonly replicas: number;
+  readonly isAutoscaled: boolean;
+}
+
+/** How a release takes its traffic step by step. */
+export interface InSteps {
+  /** The Deployments that are watched. */
+  readonly deployments: readonly string[];
+  readonly steps: Config["rollout"]["steps"];
+  readonly analysis: Config["rollout"]["analysis"];
+  readonly switches: readonly SharedSwitch[];
+  /** What must be there before. */
+  readonly after: readonly pulumi.Resource[];
+}
+
+/** Who holds it, gives a release of the namespace its traffic. */
+const LEASE = "baton-canary";
 
 /**
  * Runs the environment's suites against what was just deployed, one Job after another, inside the
@@ -145,8 +177,28 @@ export class Verification extends pulumi.ComponentResource {
     return this.last;
   }
 
-  /** Watches the release in use, after the suites and before the tag. */
-  bake({ deployments, bake = 0, analysis, switches, former, after }: InUse): void {
+  /** Gives the release its traffic step by step, after the suites. */
+  canary({ deployments, steps, analysis, switches, after }: InSteps): void {
+    const { namespace, context } = this.args;
+    const gate = new Canary(
+      `${this.name}-canary`,
+      {
+        context,
+        namespace,
+        deployments: deployments.join(","),
+        spec: this.verifies,
+        steps: JSON.stringify(steps),
+        analysis: asText(analysis),
+        traffic: JSON.stringify(switches),
+        lease: LEASE,
+      },
+      { ...this.child, dependsOn: [...this.last, ...after] },
+    );
+    this.last = [...this.child.dependsOn, gate];
+  }
+
+  /** Watches the release in use, before the tag. */
+  bake({ deployments, bake = 0, analysis, switches, former, inSteps, after }: InUse): void {
     const { namespace, context } = this.args;
     if (deployments.length === 0 || (bake === 0 && switches.length === 0)) return;
     const gate = new Bake(
@@ -157,10 +209,10 @@ export class Verification extends pulumi.ComponentResource {
         deployments: deployments.join(","),
         spec: this.verifies,
         seconds: bake,
-        // Plain text, as are all inputs of the provider.
-        analysis: analysis?.prometheus === undefined ? "" : JSON.stringify(analysis),
+        analysis: asText(analysis),
         ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches) }),
         ...(former.length === 0 ? {} : { former: former.join(",") }),
+        ...(inSteps ? { lease: LEASE } : {}),
       },
       { ...this.child, dependsOn: [...this.last, ...after] },
     );
@@ -180,6 +232,11 @@ export class Verification extends pulumi.ComponentResource {
       suites: pulumi.all([this.ran, tag]).apply(([suites]) => suites),
     };
   }
+}
+
+/** Plain text, as are all inputs of the provider. */
+function asText(analysis: Config["rollout"]["analysis"]): string {
+  return analysis?.prometheus === undefined ? "" : JSON.stringify(analysis);
 }
 
 /** What a Job that has succeeded says of its suite. */

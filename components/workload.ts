@@ -25,6 +25,8 @@ export interface WorkloadArgs {
 
 /** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
 export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
+/** How many pods there are, others decide: an autoscaler, or whoever gives a release its traffic. */
+export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
 /** No rollout ends later than this, however often it makes a little progress. */
 export const ROLLOUT_TIMEOUT = "60m";
 
@@ -158,7 +160,7 @@ export function deploymentSpec(
 
 /** The autoscaler owns the number from the first rollout on. */
 export function leftToAutoscaler({ autoscale }: WorkloadConfig): pulumi.CustomResourceOptions {
-  return autoscale === undefined ? {} : { ignoreChanges: ["spec.replicas"] };
+  return autoscale === undefined ? {} : REPLICAS_ELSEWHERE;
 }
 
 /** What changes when there is something to roll out. */

@@ -1,13 +1,18 @@
 import {
   ApiException,
+  AppsV1Api,
   CoreV1Api,
   KubeConfig,
+  PatchStrategy,
+  setHeaderOptions,
   type V1Deployment,
   type V1Pod,
 } from "@kubernetes/client-node";
+import { setTimeout } from "node:timers/promises";
 
 /** How long the cluster may be out of reach before a wait gives up, in milliseconds. */
 export const PATIENCE = 30_000;
+const RETRY_MILLISECONDS = 1000;
 
 /** An annotation of a Deployment; one that is put while it is waited for stops what goes on. */
 export const ABORT = "baton/abort";
@@ -45,6 +50,35 @@ const PASSING = [409, 429];
 /** Whether trying again cannot help. */
 export function isFinal(error: unknown): boolean {
   return error instanceof ApiException && error.code < 500 && !PASSING.includes(error.code);
+}
+
+/** Tries again as long as that can help. @throws the last answer, or a verdict. */
+export async function patiently<T>(action: () => Promise<T>): Promise<T> {
+  const began = Date.now();
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      const over = error instanceof ResourceFailed || isFinal(error);
+      if (over || Date.now() - began > PATIENCE) throw error;
+    }
+    await setTimeout(RETRY_MILLISECONDS);
+  }
+}
+
+/** Gives a Deployment so many pods, unless it has changed since it was read. */
+export async function scaleTo(
+  kubeconfig: KubeConfig,
+  { metadata }: V1Deployment,
+  replicas: number,
+): Promise<void> {
+  const { name = "", namespace = "", resourceVersion } = metadata ?? {};
+  await kubeconfig
+    .makeApiClient(AppsV1Api)
+    .patchNamespacedDeployment(
+      { namespace, name, body: { metadata: { resourceVersion }, spec: { replicas } } },
+      setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
+    );
 }
 
 /** The pods of what the Deployment runs now: the release's own labels tell them from the former ones. */

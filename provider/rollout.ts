@@ -1,8 +1,6 @@
 import {
   ApiException,
   AppsV1Api,
-  PatchStrategy,
-  setHeaderOptions,
   type KubeConfig,
   type V1Deployment,
 } from "@kubernetes/client-node";
@@ -16,6 +14,7 @@ import {
   PATIENCE,
   podsOf,
   ResourceFailed,
+  scaleTo,
 } from "./cluster";
 import { explainPods } from "./pod-failures";
 
@@ -56,7 +55,7 @@ export async function create(inputs: RolloutInputs): Promise<string> {
       }
       const status = rolloutStatus(current);
       if (status === "complete") {
-        const more = atLeast === undefined ? false : await scaleUp(apps, current, atLeast);
+        const more = atLeast === undefined ? false : await scaleUp(kubeconfig, current, atLeast);
         if (!more) return `${namespace}/${deployment}`;
       }
       if (status === "failed") throw await explain(kubeconfig, current);
@@ -74,15 +73,19 @@ export async function create(inputs: RolloutInputs): Promise<string> {
  * Gives a Deployment as many pods as another one has now.
  * @returns whether it had fewer.
  */
-async function scaleUp(apps: AppsV1Api, deployment: V1Deployment, as: string): Promise<boolean> {
-  const { name = "", namespace = "", resourceVersion } = deployment.metadata ?? {};
-  const other = await apps.readNamespacedDeployment({ namespace, name: as }).catch(absent);
+async function scaleUp(
+  kubeconfig: KubeConfig,
+  deployment: V1Deployment,
+  as: string,
+): Promise<boolean> {
+  const namespace = deployment.metadata?.namespace ?? "";
+  const other = await kubeconfig
+    .makeApiClient(AppsV1Api)
+    .readNamespacedDeployment({ namespace, name: as })
+    .catch(absent);
   const replicas = other?.spec?.replicas ?? 0;
   if ((deployment.spec?.replicas ?? 1) >= replicas) return false;
-  await apps.patchNamespacedDeployment(
-    { namespace, name, body: { metadata: { resourceVersion }, spec: { replicas } } },
-    setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
-  );
+  await scaleTo(kubeconfig, deployment, replicas);
   return true;
 }
 

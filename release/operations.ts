@@ -194,6 +194,7 @@ const ROUTINE = new Map<string, { readonly ops: readonly string[]; readonly path
     "baton:components:Verification$kubernetes:batch/v1:Job": { ops: RENEWAL },
     "baton:components:Verification$promotion:index:EarnedTag": { ops: RENEWAL },
     // The way back has none.
+    "baton:components:Verification$promotion:index:Canary": { ops: [...RENEWAL, "delete"] },
     "baton:components:Verification$promotion:index:Bake": { ops: [...RENEWAL, "delete"] },
     "baton:components:Workload$promotion:index:Rollout": { ops: RENEWAL },
     "baton:components:Workload$kubernetes:core/v1:Service": {

@@ -12,14 +12,19 @@ interface Stored extends Tree {
 }
 
 /**
- * A Kubernetes API with the few verbs that a provider needs: get, list, and merge patches that are
- * refused for another resourceVersion. KUBECONFIG leads to it until it is stopped.
+ * A Kubernetes API with the few verbs that a provider needs: get, list, create, and merge patches that
+ * are refused for another resourceVersion. KUBECONFIG leads to it until it is stopped.
  */
 export class KubernetesServer {
   private readonly objects = new Map<string, Stored>();
   private version = 0;
   /** Set to answer everything so instead. */
   failure: number | undefined;
+  /** What a controller makes of an object that has changed. */
+  controller: (path: string, object: Tree) => Tree = (_, object) => object;
+
+  /** Called when an object has been read. */
+  afterRead: (path: string) => void = () => undefined;
 
   private constructor(
     private readonly server: Server,
@@ -35,8 +40,9 @@ export class KubernetesServer {
     const kubernetes = new KubernetesServer(server, folder, process.env["KUBECONFIG"]);
     server.on("request", (request, response) => {
       void text(request).then((body) => {
-        const path = new URL(request.url ?? "/", "http://localhost").pathname;
-        const [status, answer] = kubernetes.answer(request.method ?? "GET", path, body);
+        const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
+        const labels = searchParams.get("labelSelector") ?? "";
+        const [status, answer] = kubernetes.answer(request.method ?? "GET", pathname, body, labels);
         response.writeHead(status, { "content-type": "application/json" });
         response.end(JSON.stringify(answer));
       });
@@ -88,17 +94,31 @@ export class KubernetesServer {
     this.version += 1;
     const metadata = { ...(object["metadata"] as Stored["metadata"]) };
     const resourceVersion = String(this.version);
-    this.objects.set(path, { ...object, metadata: { ...metadata, resourceVersion } });
+    const made = this.controller(path, object);
+    this.objects.set(path, { ...made, metadata: { ...metadata, resourceVersion } });
   }
 
-  private answer(method: string, path: string, body: string): [number, unknown] {
+  private answer(method: string, path: string, body: string, labels: string): [number, unknown] {
     if (this.failure !== undefined) return [this.failure, { message: "out of order" }];
     const object = this.objects.get(path);
-    if (method === "GET" && object === undefined && /\/(pods|replicasets)$/.test(path)) {
+    if (
+      method === "GET" &&
+      object === undefined &&
+      /\/(pods|replicasets|deployments)$/.test(path)
+    ) {
       const items = [...this.objects]
         .filter(([key]) => key.startsWith(`${path}/`))
-        .map(([, one]) => one);
+        .map(([, one]) => one)
+        // The tests' pods have no labels.
+        .filter((one) => path.endsWith("/pods") || isSelected(one, labels));
       return [200, { items }];
+    }
+    if (method === "POST") {
+      const created = JSON.parse(body) as Stored;
+      const own = `${path}/${created.metadata.name}`;
+      if (this.objects.has(own)) return [409, { message: `${own} already exists` }];
+      this.store(own, created);
+      return [201, this.objects.get(own)];
     }
     if (object === undefined) return [404, { message: `${path} not found` }];
     if (method === "PATCH") {
@@ -109,8 +129,16 @@ export class KubernetesServer {
       }
       this.store(path, merge(object, change) as Tree);
     }
-    return [200, this.objects.get(path)];
+    const answer = this.objects.get(path);
+    if (method === "GET") this.afterRead(path);
+    return [200, answer];
   }
+}
+
+function isSelected({ metadata }: Stored, selector: string): boolean {
+  const labels = (metadata["labels"] ?? {}) as Record<string, string>;
+  const wanted = selector === "" ? [] : selector.split(",").map((one) => one.split("="));
+  return wanted.every(([key = "", value]) => labels[key] === value);
 }
 
 /** https://www.rfc-editor.org/rfc/rfc7396 */

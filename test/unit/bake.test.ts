@@ -3,8 +3,9 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { setTimeout } from "node:timers/promises";
-import { BAKE, create, read, runningBake, type BakeInputs } from "../../provider/bake";
+import { create, read, type BakeInputs } from "../../provider/bake";
 import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
+import { BAKE, runningBake } from "../../provider/progress";
 import { KubernetesServer } from "../support/kubernetes";
 
 const APPS = "/apis/apps/v1/namespaces/qa";
@@ -115,7 +116,7 @@ describe("a bake", () => {
     assert.ok(asked.includes("errors (web-a-5f)-[a-z0-9]+"), "compared with the stable release");
     assert.deepEqual(await read(inputs({ analysis })), inputs({ analysis }));
     assert.equal(await read(inputs()), undefined, "another bake");
-    assert.equal(runningBake(annotations()), undefined);
+    assert.equal(runningBake({ metadata: { annotations: annotations() } }), undefined);
     asked = [];
     await start({ analysis });
     assert.deepEqual(asked, []);
@@ -151,7 +152,7 @@ describe("a bake", () => {
   it("fails when it is aborted, also before anybody listens", async () => {
     const stop = new AbortController();
     const first = failure(start({ seconds: 600 }, stop.signal));
-    await until(() => runningBake(annotations()) !== undefined);
+    await until(() => runningBake({ metadata: { annotations: annotations() } }) !== undefined);
     stop.abort();
     assert.match(await first, /was stopped; the next `up` carries it on/);
     assert.deepEqual(selector(), selects("web-b"), "it is carried on");
@@ -165,7 +166,7 @@ describe("a bake", () => {
   it("carries on from where another run stood", async () => {
     const killed = new AbortController();
     const first = failure(start({ seconds: 600 }, killed.signal));
-    await until(() => runningBake(annotations()) !== undefined);
+    await until(() => runningBake({ metadata: { annotations: annotations() } }) !== undefined);
     killed.abort();
     await first;
     const progress = JSON.parse(annotations()[BAKE] ?? "") as object;
@@ -178,7 +179,7 @@ describe("a bake", () => {
 
   it("stops when another run has taken it over", async () => {
     const first = failure(start({ seconds: 600 }));
-    await until(() => runningBake(annotations()) !== undefined);
+    await until(() => runningBake({ metadata: { annotations: annotations() } }) !== undefined);
     const stop = new AbortController();
     const second = failure(start({ seconds: 600 }, stop.signal));
     assert.match(await first, /another run has taken the bake over/);

@@ -65,7 +65,8 @@ describe("an autoscaled workload, called all the time", () => {
 
   for (const strategy of STRATEGIES) {
     it(`keeps as many pods as it needs: ${strategy}`, async () => {
-      await configure({ "baton:rollout": { strategy } });
+      const steps = [{ weight: 50, duration: "5s" }];
+      await configure({ "baton:rollout": { strategy, steps } });
       for (const time of ["taking over", "again"]) {
         build += 1;
         await pushBuild(build, targetsOf({}));

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { parseDocument } from "yaml";
-import { BAKE } from "../../../provider/bake";
+import { BAKE, progressOf } from "../../../provider/progress";
 import { until } from "../../../sandbox/cluster";
 import { ROOT } from "../../../sandbox/folder";
 import { pushBuild, targetsOf } from "../../../sandbox/images";
@@ -84,6 +84,8 @@ describe("a release in use", () => {
   let traffic: Traffic;
   let build: number;
   let address: string | undefined;
+  /** The Service that users call. */
+  let callers: string;
   const proxy = new Proxy();
 
   const fresh = async () => {
@@ -112,6 +114,30 @@ describe("a release in use", () => {
     return items.some(({ metadata }) => metadata?.annotations?.[BAKE]?.includes('"running"'));
   };
 
+  /** Where the Service that users call leads to. */
+  const live = async () => {
+    const namespace = scene.namespaceOf(DEV);
+    const { spec } = await scene.core.readNamespacedService({ namespace, name: "web" });
+    return spec?.selector?.["app.kubernetes.io/name"];
+  };
+  const deployments = async () => {
+    const namespace = scene.namespaceOf(DEV);
+    const { items } = await scene.apps.listNamespacedDeployment({ namespace });
+    return items.map(({ metadata }) => metadata?.name ?? "").sort();
+  };
+  /** Deploys under traffic. @returns how many requests were made, and how many failed. */
+  const underTraffic = async (action: () => Promise<void>) => {
+    traffic.statuses.clear();
+    address = callers;
+    await action();
+    await setTimeout(2_000);
+    address = undefined;
+    await setTimeout(2_000);
+    const { failed } = traffic;
+    const all = [...traffic.statuses.values()].reduce((sum, n) => sum + n, 0);
+    console.log(`      ${all} requests, of which ${failed} failed`);
+    return { all, failed };
+  };
   before(async () => {
     scene = await Scene.open();
     stackFile = join(scene.project.folder, `Pulumi.${DEV}.yaml`);
@@ -126,7 +152,8 @@ describe("a release in use", () => {
     });
     await scene.deploy(DEV, await fresh());
     const service = { namespace: scene.namespaceOf(DEV), name: "web" };
-    address = `http://${(await scene.core.readNamespacedService(service)).spec?.clusterIP ?? ""}/`;
+    callers = `http://${(await scene.core.readNamespacedService(service)).spec?.clusterIP ?? ""}/`;
+    address = callers;
     traffic = new Traffic(() => address);
     const analysis = { prometheus: proxy.url, interval: "1s", window: "10s" };
     await set({ "baton:rollout": { bake: "10s", analysis } });
@@ -234,37 +261,10 @@ describe("a release in use", () => {
   });
 
   describe("beside the former one", () => {
-    /** Where the Service that users call leads to. */
-    const live = async () => {
-      const namespace = scene.namespaceOf(DEV);
-      const { spec } = await scene.core.readNamespacedService({ namespace, name: "web" });
-      return spec?.selector?.["app.kubernetes.io/name"];
-    };
-    const deployments = async () => {
-      const namespace = scene.namespaceOf(DEV);
-      const { items } = await scene.apps.listNamespacedDeployment({ namespace });
-      return items.map(({ metadata }) => metadata?.name ?? "").sort();
-    };
-    /** Deploys under traffic. @returns how many requests were made, and how many failed. */
-    const underTraffic = async (action: () => Promise<void>) => {
-      traffic.statuses.clear();
-      address = callers;
-      await action();
-      await setTimeout(2_000);
-      address = undefined;
-      await setTimeout(2_000);
-      const { failed } = traffic;
-      const all = [...traffic.statuses.values()].reduce((sum, n) => sum + n, 0);
-      console.log(`      ${all} requests, of which ${failed} failed`);
-      return { all, failed };
-    };
-    let callers: string;
     let first: string;
     let second: string;
 
     before(async () => {
-      const service = { namespace: scene.namespaceOf(DEV), name: "web" };
-      callers = `http://${(await scene.core.readNamespacedService(service)).spec?.clusterIP ?? ""}/`;
       await set({ "baton:rollout.strategy": "blueGreen" });
       await copyFile(stackFile, `${stackFile}.good`);
     });
@@ -324,6 +324,120 @@ describe("a release in use", () => {
       assert.equal(failed, 0);
       assert.equal(await live(), `web-${first}`);
       assert.deepEqual(await deployments(), [`web-${first}`, `web-${second}`]);
+    });
+  });
+
+  describe("step by step", () => {
+    let stable: string;
+    const replicasOf = async (name: string) => {
+      const namespace = scene.namespaceOf(DEV);
+      return (await scene.apps.readNamespacedDeployment({ namespace, name })).spec?.replicas;
+    };
+    const readyIn = async (selector: Record<string, string>) => {
+      const text = Object.entries(selector).map(([key, value]) => `${key}=${value}`);
+      return (await scene.pods(DEV, text.join(","))).length;
+    };
+    const isInSecond = (tag: string) => async () => {
+      const namespace = scene.namespaceOf(DEV);
+      const read = scene.apps.readNamespacedDeployment({ namespace, name: `web-${tag}` });
+      return progressOf(await read.catch(() => undefined))?.step === 1;
+    };
+
+    before(async () => {
+      address = callers;
+      await set({
+        "baton:quota": { pods: 20, "limits.cpu": 16, "limits.memory": "8Gi" },
+        "baton:workloads.web.autoscale": { minReplicas: 2, maxReplicas: 4, cpuUtilization: 90 },
+        "baton:workloads.web.replicas": null,
+        "baton:rollout.strategy": "canary",
+        "baton:rollout.steps": [
+          { weight: 25, duration: "10s" },
+          { weight: 50, duration: "10s" },
+        ],
+      });
+      stable = await fresh();
+      await scene.deploy(DEV, stable);
+      address = undefined;
+      await copyFile(stackFile, `${stackFile}.good`);
+    });
+
+    it("takes all traffic without losing a request", async () => {
+      const next = await fresh();
+      const { failed } = await underTraffic(async () => {
+        const up = scene.deploy(DEV, next);
+        await until("the second step", isInSecond(next), PATIENCE);
+        await setTimeout(5_000);
+        assert.equal(await readyIn({ "baton/workload": "web" }), 4, "what the Service selects");
+        await up;
+      });
+      console.log((await log()).replace(/^/gm, "      | "));
+      assert.equal(failed, 0);
+      assert.match(await log(), /step 1 of 2, 25 % for 10 s: 1 of 3 pods of web, 33 %; judged by/);
+      assert.equal(await live(), `web-${next}`);
+      assert.deepEqual(await deployments(), [`web-${stable}`, `web-${next}`].sort());
+      assert.deepEqual(
+        [await replicasOf(`web-${stable}`), await replicasOf(`web-${next}`)],
+        [2, 2],
+      );
+      assert.ok(await earned());
+      const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
+      const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
+      assert.deepEqual(Object.keys(changeSummary).sort(), ["read", "same"]);
+      stable = next;
+    });
+
+    it("that fails only under load loses its share at once, and the stable one keeps its pods", async () => {
+      await set({ "baton:workloads.web.args": ["--port=9898", BROKEN] });
+      const bad = await fresh();
+      await underTraffic(async () => {
+        await assert.rejects(scene.deploy(DEV, bad), (error: Error) => {
+          console.log(error.message.replace(/^/gm, "      | "));
+          assert.match(error.message, /failed its step 1 of 2 \(25 %\), after \d+ s of 10 s:/);
+          assert.match(error.message, /error-rate is [\d.]+ %; expected at most 1 %/);
+          assert.match(error.message, /web leads to the former release again/);
+          return true;
+        });
+        assert.equal(await live(), `web-${stable}`);
+      });
+      assert.equal(await earned(), undefined);
+      assert.equal(await replicasOf(`web-${stable}`), 2);
+      const { failed, all } = await underTraffic(() => setTimeout(2_000));
+      assert.ok(all > 0);
+      assert.equal(failed, 0, "the stable release serves");
+      await copyFile(`${stackFile}.good`, stackFile);
+      await scene.project.setConfig(DEV, "rollbackOf", bad);
+      await scene.deploy(DEV, stable);
+      assert.ok(!(await deployments()).includes(`web-${bad}`));
+    });
+
+    it("is carried on with after a kill in the middle, without losing a request", async () => {
+      const next = await fresh();
+      await scene.project.setConfig(DEV, "imageTag", next);
+      const { failed } = await underTraffic(async () => {
+        const { folder, environment } = scene.project;
+        const args = ["--non-interactive", "up", "--yes", "--skip-preview", "-s", DEV];
+        const up = execa("pulumi", args, {
+          cwd: folder,
+          env: { ...environment, PWD: folder },
+          detached: true,
+          reject: false,
+        });
+        await until("the second step", isInSecond(next), PATIENCE);
+        await setTimeout(5_000);
+        process.kill(-(up.pid ?? 0), "SIGKILL");
+        await up;
+        assert.equal(await earned(), undefined);
+        assert.equal(await readyIn({ "baton/workload": "web" }), 4, "both go on serving");
+        await scene.project.pulumi("cancel", "--yes", "--stack", DEV);
+        await scene.project.up(DEV);
+      });
+      console.log((await log()).replace(/^/gm, "      | "));
+      assert.equal(failed, 0);
+      assert.match(await log(), /waiting for another run, .*, to end or to give no sign of life/);
+      assert.doesNotMatch(await log(), /step 1 of 2/);
+      assert.match(await log(), /step 2 of 2, 50 % for 10 s/);
+      assert.equal(await live(), `web-${next}`);
+      assert.ok(await earned());
     });
   });
 });

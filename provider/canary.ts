@@ -1,0 +1,262 @@
+import {
+  ApiException,
+  AppsV1Api,
+  type KubeConfig,
+  type V1Deployment,
+} from "@kubernetes/client-node";
+import { durationOf } from "../release/analysis";
+import { podsFor, shareOf, type By, type Step } from "../release/canary";
+import { answerOf, kubeconfigOf, patiently, ResourceFailed, scaleTo } from "./cluster";
+import { Lease } from "./lease";
+import { Measurement } from "./measurement";
+import { identityOf, progressOf } from "./progress";
+import { create as awaitRollout, rolloutStatus } from "./rollout";
+import { Traffic, type SharedSwitch } from "./traffic";
+import { Watch, type Run } from "./watch";
+
+export interface CanaryInputs {
+  /** The kubeconfig's context; its current one unless given. */
+  readonly context?: string;
+  readonly namespace: string;
+  /** The release's Deployments, separated by commas. */
+  readonly deployments: string;
+  /** Changes with what was deployed: another one is another canary. */
+  readonly spec: string;
+  /** `Step`s as JSON, the last one to the whole traffic left out. */
+  readonly steps: string;
+  /** An `Analysis` as JSON; empty where only the pods are watched. */
+  readonly analysis: string;
+  /** `CanarySwitch`es as JSON: what leads to the release, and to how many pods of it. */
+  readonly traffic: string;
+  /** The Lease that whoever drives must hold. */
+  readonly lease: string;
+}
+
+interface CanarySwitch extends SharedSwitch {
+  /** The Deployment that serves now, and keeps its pods. */
+  readonly stable: string;
+  /** How many pods the release has in the end; at least, where an autoscaler takes it over. */
+  readonly replicas: number;
+  readonly isAutoscaled: boolean;
+}
+
+/**
+ * Gives a release its traffic step by step, and watches it in each. Where it was killed, exactly one
+ * run carries on. A release that fails loses all traffic first.
+ * @throws Error that says what was wrong, what was expected and since when.
+ */
+export async function create(inputs: CanaryInputs, run: Run): Promise<string> {
+  return new Canary(inputs, run).drive();
+}
+
+/** Gone unless the release has all traffic: then its steps are over, whoever has gone through them. */
+export async function read(inputs: CanaryInputs): Promise<CanaryInputs | undefined> {
+  const { context, namespace } = inputs;
+  const switches = JSON.parse(inputs.traffic) as CanarySwitch[];
+  try {
+    const traffic = new Traffic(kubeconfigOf(context), namespace);
+    return (await traffic.isGiven(switches)) ? inputs : undefined;
+  } catch (error) {
+    if (error instanceof ApiException && error.code === 404) return undefined;
+    throw new Error(`the canary of ${namespace} cannot be read: ${answerOf(error)}`);
+  }
+}
+
+class Canary {
+  private readonly kubeconfig: KubeConfig;
+  private readonly switches: readonly CanarySwitch[];
+  private readonly steps: readonly Step[];
+  private readonly traffic: Traffic;
+  private readonly watch: Watch;
+  private readonly lease: Lease;
+  /** What the numbers of pods come to, for people. */
+  private shares = "";
+
+  constructor(
+    private readonly inputs: CanaryInputs,
+    private readonly run: Run,
+  ) {
+    const { namespace, deployments } = inputs;
+    this.kubeconfig = kubeconfigOf(inputs.context);
+    this.switches = JSON.parse(inputs.traffic) as CanarySwitch[];
+    this.steps = JSON.parse(inputs.steps) as Step[];
+    this.lease = new Lease(this.kubeconfig, namespace, inputs.lease);
+    const mayGoOn = () => this.lease.keep(this.watch.id);
+    this.traffic = new Traffic(this.kubeconfig, namespace, mayGoOn);
+    const takeBack = () => this.traffic.takeBack(this.switches);
+    const watched = { kubeconfig: this.kubeconfig, namespace, names: deployments.split(",") };
+    this.watch = new Watch({ ...watched, takeBack, mayGoOn }, run);
+  }
+
+  async drive(): Promise<string> {
+    const { watch } = this;
+    try {
+      if (await this.isOver()) return await this.settle();
+      const wait = (holder: string) => {
+        this.run.tell(`waiting for another run, ${holder}, to end or to give no sign of life`);
+      };
+      const isGivenUp = await this.lease.acquire(this.run.signal, wait);
+      try {
+        if (await this.isOver()) return await this.settle();
+        if (isGivenUp && !(await this.isUnderWay())) {
+          const text = "another run has ended it, and the former release has the traffic";
+          throw new ResourceFailed(watch.id, [`${watch.id}: ${text}`]);
+        }
+        await this.goThrough();
+      } finally {
+        await this.lease.release();
+      }
+    } catch (error) {
+      throw watch.unwatched(error);
+    }
+    return watch.id;
+  }
+
+  private async isOver(): Promise<boolean> {
+    return patiently(() => this.traffic.isGiven(this.switches));
+  }
+
+  /** Its number of pods may be another one now; an autoscaler sees to that itself. */
+  private async settle(): Promise<string> {
+    const { context, namespace, spec } = this.inputs;
+    for (const { canary, replicas, isAutoscaled } of this.switches) {
+      if (isAutoscaled) continue;
+      const isChanged = await patiently(async () => {
+        const deployment = await this.deployment(canary);
+        if (deployment.spec?.replicas === replicas) return false;
+        await scaleTo(this.kubeconfig, deployment, replicas);
+        return true;
+      });
+      if (!isChanged) continue;
+      const where = context === undefined ? {} : { context };
+      await awaitRollout({ ...where, namespace, deployment: canary, spec });
+    }
+    return this.watch.id;
+  }
+
+  private identity(first: V1Deployment | undefined): string {
+    const { spec, steps, analysis } = this.inputs;
+    return identityOf(["canary", spec, steps, analysis], first);
+  }
+
+  private async isUnderWay(): Promise<boolean> {
+    const [name = ""] = this.inputs.deployments.split(",");
+    const first = await patiently(() => this.deployment(name));
+    const progress = progressOf(first);
+    return progress?.state === "running" && progress.of === this.identity(first);
+  }
+
+  private async goThrough(): Promise<void> {
+    const { watch, steps } = this;
+    const { namespace, analysis } = this.inputs;
+    await watch.begin((first) => this.identity(first), true);
+    const deployments = this.switches.map(({ stable }) => stable);
+    const against = { kind: "beside", deployments } as const;
+    const measurement = new Measurement(this.kubeconfig, namespace, analysis, against);
+    const { step: begun, good } = watch.progress;
+    for (const [index, { weight, duration }] of steps.entries()) {
+      if (index < begun) continue;
+      const carriedOn = index === begun && good > 0 ? `, carried on after ${durationOf(good)}` : "";
+      const step = `step ${index + 1} of ${steps.length}`;
+      await watch.untilGood({
+        what: `its ${step} (${weight} %)`,
+        seconds: duration,
+        measurement,
+        place: (found) => this.place(found, weight),
+        isInUse: index > 0,
+        begins: () =>
+          `${step}, ${weight} % for ${durationOf(duration)}${carriedOn}: ${this.shares}; judged by ${measurement.by}`,
+        end: { step: index + 1, good: 0 },
+      });
+    }
+    await watch.untilGood({
+      what: "its last step",
+      seconds: 0,
+      measurement,
+      place: (found) => this.takeOver(found),
+      isInUse: true,
+      begins: () => "all steps are over: it has all traffic",
+      end: { state: "passed" },
+    });
+  }
+
+  /** Gives the release as many pods as its share needs, and then its share. */
+  private async place(found: readonly V1Deployment[], weight: number): Promise<boolean> {
+    if (!(await this.retireOthers())) return false;
+    const shares: string[] = [];
+    const ready = await this.scale(found, (one, stable, present) => {
+      const by: By = one.route === undefined ? "pods" : "route";
+      const needed = podsFor(weight, stable, by);
+      const pods = one.isAutoscaled ? Math.max(needed, present) : needed;
+      const share = Math.round(shareOf(pods, stable));
+      shares.push(
+        by === "route"
+          ? `${one.service} gives it ${weight} % by its HTTPRoute`
+          : `${pods} of ${pods + stable} pods of ${one.service}, ${share} %`,
+      );
+      return pods;
+    });
+    if (!ready) return false;
+    this.shares = shares.join(", ");
+    await this.traffic.share(this.switches, weight);
+    return true;
+  }
+
+  /**
+   * Takes the pods of releases before the stable one, which go when this one has succeeded: what
+   * selects both releases selects them too. @returns whether they have none.
+   */
+  private async retireOthers(): Promise<boolean> {
+    const { namespace } = this.inputs;
+    const apps = this.kubeconfig.makeApiClient(AppsV1Api);
+    let gone = true;
+    for (const { both, canary, stable } of this.switches) {
+      const labelSelector = Object.entries(both)
+        .map(([key, value]) => `${key}=${value}`)
+        .join(",");
+      const { items } = await apps.listNamespacedDeployment({ namespace, labelSelector });
+      for (const other of items) {
+        if ([canary, stable].includes(other.metadata?.name ?? "")) continue;
+        if (other.spec?.replicas !== 0) await scaleTo(this.kubeconfig, other, 0);
+        gone &&= other.spec?.replicas === 0 && (other.status?.replicas ?? 0) === 0;
+      }
+    }
+    return gone;
+  }
+
+  /** Gives the release all pods, and then all traffic. */
+  private async takeOver(found: readonly V1Deployment[]): Promise<boolean> {
+    const ready = await this.scale(found, ({ replicas, isAutoscaled }, stable, present) =>
+      isAutoscaled ? Math.max(replicas, stable, present) : replicas,
+    );
+    if (!ready) return false;
+    await this.traffic.give(this.switches);
+    return true;
+  }
+
+  /** @returns whether all pods are there. */
+  private async scale(
+    found: readonly V1Deployment[],
+    wanted: (one: CanarySwitch, stable: number, present: number) => number,
+  ): Promise<boolean> {
+    let ready = true;
+    for (const one of this.switches) {
+      const deployment = found.find(({ metadata }) => metadata?.name === one.canary);
+      if (deployment === undefined) throw new Error(`${one.canary} is not watched`);
+      const stable = await this.deployment(one.stable);
+      const present = deployment.spec?.replicas ?? 1;
+      const replicas = wanted(one, stable.spec?.replicas ?? 1, present);
+      if (replicas !== present) {
+        await scaleTo(this.kubeconfig, deployment, replicas);
+        ready = false;
+      }
+      ready &&= rolloutStatus(deployment) === "complete";
+    }
+    return ready;
+  }
+
+  private async deployment(name: string): Promise<V1Deployment> {
+    const { namespace } = this.inputs;
+    return this.kubeconfig.makeApiClient(AppsV1Api).readNamespacedDeployment({ namespace, name });
+  }
+}

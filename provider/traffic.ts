@@ -1,0 +1,147 @@
+import {
+  ApiException,
+  CoreV1Api,
+  CustomObjectsApi,
+  PatchStrategy,
+  setHeaderOptions,
+  type KubeConfig,
+} from "@kubernetes/client-node";
+import { isDeepStrictEqual } from "node:util";
+import { answerOf, patiently } from "./cluster";
+
+type Selector = Readonly<Record<string, string>>;
+
+/** A Service that leads to one release at a time, and where it led before. */
+export interface Switch {
+  readonly service: string;
+  readonly to: Selector;
+  readonly from?: Selector;
+  /** The HTTPRoute that leads to the Service, where its weights divide the requests. */
+  readonly route?: string;
+}
+
+/** A Service that leads to two releases for a time. */
+export interface SharedSwitch extends Switch {
+  /** The new release's Deployment, and the Service that leads to it alone. */
+  readonly canary: string;
+  /** What selects both releases. */
+  readonly both: Selector;
+}
+
+/** A backend of an HTTPRoute (https://gateway-api.sigs.k8s.io/reference/spec/#httpbackendref). */
+interface Backend {
+  readonly name: string;
+  readonly weight?: number;
+}
+interface Route {
+  readonly metadata?: { readonly resourceVersion?: string };
+  readonly spec?: { readonly rules?: readonly { readonly backendRefs?: readonly Backend[] }[] };
+}
+
+const ROUTES = { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
+const MERGE = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
+
+/**
+ * Where the requests go. Each write is refused by the cluster when the object has changed since it
+ * was read.
+ */
+export class Traffic {
+  constructor(
+    private readonly kubeconfig: KubeConfig,
+    private readonly namespace: string,
+    /** Asked between reading and writing: throws where this run may not write any more. */
+    private readonly mayWrite: () => Promise<void> = () => Promise.resolve(),
+  ) {}
+
+  /** Whether all Services lead to the release alone. */
+  async isGiven(switches: readonly Switch[]): Promise<boolean> {
+    const services = await Promise.all(switches.map(({ service }) => this.readService(service)));
+    return switches.every(({ to }, index) => isEqual(services[index]?.spec?.selector, to));
+  }
+
+  /** Leads the Services to the release alone, where they do not yet. */
+  async give(switches: readonly Switch[]): Promise<void> {
+    for (const { service, to, route } of switches) {
+      await this.lead(service, to);
+      if (route !== undefined) await this.weigh(route, service, { [service]: 1 });
+    }
+  }
+
+  /** Gives the release its share, in percent: by the route's weights, or by being selected too. */
+  async share(switches: readonly SharedSwitch[], weight: number): Promise<void> {
+    for (const { service, from, both, canary, route } of switches) {
+      if (route === undefined) {
+        await this.lead(service, both);
+        continue;
+      }
+      // Other callers use the Service: they meet the stable release until the last step.
+      if (from !== undefined) await this.lead(service, from);
+      await this.weigh(route, service, { [service]: 100 - weight, [canary]: weight });
+    }
+  }
+
+  /** Takes the traffic back, as fast as can be. @returns what was done, or why not. */
+  async takeBack(switches: readonly Switch[]): Promise<string[]> {
+    const takeOne = async ({ service, from, route }: Switch): Promise<string[]> => {
+      if (from === undefined) return [];
+      try {
+        await patiently(() => this.give([{ service, to: from, ...(route && { route }) }]));
+        return [`${service} leads to the former release again`];
+      } catch (error) {
+        return [`${service} could not be led back to the former release: ${answerOf(error)}`];
+      }
+    };
+    return (await Promise.all(switches.map(takeOne))).flat();
+  }
+
+  private async readService(name: string) {
+    const core = this.kubeconfig.makeApiClient(CoreV1Api);
+    return core.readNamespacedService({ namespace: this.namespace, name });
+  }
+
+  private async lead(name: string, to: Selector): Promise<void> {
+    const { metadata, spec } = await this.readService(name);
+    const present = spec?.selector ?? {};
+    if (isEqual(present, to)) return;
+    await this.mayWrite();
+    const gone = Object.fromEntries(Object.keys(present).map((key) => [key, null]));
+    const { resourceVersion } = metadata ?? {};
+    const body = { metadata: { resourceVersion }, spec: { selector: { ...gone, ...to } } };
+    const { namespace } = this;
+    await this.kubeconfig
+      .makeApiClient(CoreV1Api)
+      .patchNamespacedService({ namespace, name, body }, MERGE);
+  }
+
+  /** Divides what a route leads to a Service; where there is no route, nobody comes by it. */
+  private async weigh(
+    name: string,
+    service: string,
+    weights: Readonly<Record<string, number>>,
+  ): Promise<void> {
+    const api = this.kubeconfig.makeApiClient(CustomObjectsApi);
+    const which = { ...ROUTES, namespace: this.namespace, name };
+    const route = (await api.getNamespacedCustomObject(which).catch((error: unknown) => {
+      if (error instanceof ApiException && error.code === 404) return {};
+      throw error;
+    })) as Route;
+    const present = route.spec?.rules ?? [];
+    const rules = present.map((rule) => {
+      const own = rule.backendRefs?.find((backend) => backend.name === service);
+      if (own === undefined) return rule;
+      const divided = Object.entries(weights).map(([to, weight]) => ({ ...own, name: to, weight }));
+      return { ...rule, backendRefs: divided };
+    });
+    const weighed = (all: typeof present) =>
+      all.map(({ backendRefs = [] }) => backendRefs.map((one) => [one.name, one.weight ?? 1]));
+    if (isDeepStrictEqual(weighed(rules), weighed(present))) return;
+    await this.mayWrite();
+    const { resourceVersion } = route.metadata ?? {};
+    const body = { metadata: { resourceVersion }, spec: { rules } };
+    await api.patchNamespacedCustomObject({ ...which, body }, MERGE);
+  }
+}
+
+function isEqual(present: Selector | undefined, wanted: Selector): boolean {
+  return isDeepStrictEqual({ ...present }, { ...wanted });
+}

@@ -1,0 +1,185 @@
+import * as assert from "node:assert/strict";
+import { ProgramHarness, type Registered, type Run } from "../support/program";
+import { release } from "../support/releases";
+
+const steps = [
+  { weight: 20, duration: "1m" },
+  { weight: 50, duration: "2m" },
+];
+const rollout = { strategy: "canary", steps, bake: "15m" };
+const APP = "app.kubernetes.io/name";
+const DEPLOYMENT = "kubernetes:apps/v1:Deployment";
+const SERVICE = "kubernetes:core/v1:Service";
+const SCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler";
+const CANARY = "promotion:index:Canary";
+const BAKE = "promotion:index:Bake";
+const GATEWAY = {
+  entrances: {
+    kind: "HTTPRoute",
+    controller: "envoyGateway",
+    public: { name: "gateway", namespace: "gateways", cidr: null },
+    internal: { name: "gateway", namespace: "gateways", cidr: null },
+  },
+  workloads: { web: { exposure: { tls: null } } },
+};
+
+describe("canary", () => {
+  let harness: ProgramHarness;
+  before(async () => (harness = await ProgramHarness.start()));
+  after(() => harness.stop());
+
+  async function deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
+    const options = { config: { rollout, ...config }, ...(lastOutputs && { lastOutputs }) };
+    return harness.run(release(harness, "prod", options));
+  }
+  async function deployNext(lastOutputs: Run["outputs"], config: object = {}): Promise<Run> {
+    harness.registry.push("build 46", "stage-46");
+    return deploy(lastOutputs, { imageTag: "stage-46", version: "v1.5.0", ...config });
+  }
+  const find = ({ resources }: Run, type: string, name: string): Registered => {
+    const found = resources.find((one) => one.type === type && one.name === name);
+    assert.ok(found, `${type} ${name}`);
+    return found;
+  };
+  const has = ({ resources }: Run, type: string) => resources.some((one) => one.type === type);
+  const specOf = ({ inputs }: Registered) => inputs["spec"] as Record<string, unknown>;
+  const gateOf = (run: Run) => find(run, CANARY, "verification-canary");
+  const trafficOf = (resource: Registered) =>
+    JSON.parse(String(resource.inputs["traffic"])) as unknown;
+
+  it("gives an environment's first release all traffic at once", async () => {
+    const run = await deploy();
+    assert.ok(!has(run, CANARY));
+    assert.notEqual(specOf(find(run, DEPLOYMENT, "web-stage-45"))["replicas"], 1);
+  });
+
+  it("verifies a release, then gives it its traffic in steps, then an autoscaler, then bakes", async () => {
+    const first = await deploy();
+    const run = await deployNext(first.outputs);
+    const deployment = find(run, DEPLOYMENT, "web-stage-46");
+    assert.equal(specOf(deployment)["replicas"], 1);
+    assert.deepEqual(deployment.options.ignoreChanges, ["spec.replicas"]);
+    const rollout = find(run, "promotion:index:Rollout", "web-stage-46-rollout");
+    assert.equal(rollout.inputs["atLeast"], undefined);
+    const gate = gateOf(run);
+    assert.ok(gate.dependsOn.includes("verification-smoke"));
+    assert.ok(gate.dependsOn.includes("web-stage-45"), "which then keeps its pods");
+    assert.equal(
+      gate.inputs["steps"],
+      JSON.stringify([
+        { weight: 20, duration: 60 },
+        { weight: 50, duration: 120 },
+      ]),
+    );
+    assert.match(String(gate.inputs["deployments"]), /web-stage-46/);
+    const service = find(run, SERVICE, "web");
+    assert.ok(service.dependsOn.includes("verification-canary"));
+    assert.ok(find(run, SCALER, "web-stage-46").dependsOn.includes("web"));
+    assert.deepEqual(specOf(find(run, SCALER, "web-stage-45"))["behavior"], {
+      scaleDown: { selectPolicy: "Disabled" },
+    });
+    const bake = find(run, BAKE, "verification-bake");
+    assert.ok(bake.dependsOn.includes("web-stage-46"));
+    const lease = gate.inputs["lease"];
+    assert.equal(bake.inputs["lease"], lease);
+    const to = { service: "web", to: { [APP]: "web-stage-46" }, from: { [APP]: "web-stage-45" } };
+    assert.deepEqual(trafficOf(bake), [to]);
+    assert.deepEqual(trafficOf(gate), [
+      {
+        ...to,
+        canary: "web-stage-46",
+        stable: "web-stage-45",
+        both: { "baton/workload": "web" },
+        replicas: specOf(find(first, DEPLOYMENT, "web-stage-45"))["replicas"],
+        isAutoscaled: true,
+      },
+    ]);
+  });
+
+  it("keeps a release with the pods that it was given", async () => {
+    const workloads = { web: { autoscale: null, replicas: 4 } };
+    const first = await deploy(undefined, { workloads });
+    const second = await deployNext(first.outputs, { workloads });
+    assert.equal(specOf(find(second, DEPLOYMENT, "web-stage-46"))["replicas"], 1);
+    harness.registry.push("build 47", "stage-47");
+    const more = { imageTag: "stage-47", version: "v1.6.0", workloads };
+    const third = await deploy(second.outputs, more);
+    const kept = find(third, DEPLOYMENT, "web-stage-46");
+    assert.equal(specOf(kept)["replicas"], 4, "if it had to be made anew");
+    assert.deepEqual(kept.options.ignoreChanges, ["spec.replicas"]);
+  });
+
+  it("is the same whatever is run again", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    const again = await deployNext(second.outputs);
+    assert.deepEqual(gateOf(again).inputs, gateOf(second).inputs);
+    assert.deepEqual(again.outputs["colours"], second.outputs["colours"]);
+  });
+
+  it("goes back by a switch, without steps and without a bake", async () => {
+    const first = await deploy();
+    const second = await deployNext(first.outputs);
+    harness.registry.push("build 45", "prod-v1.4.0");
+    const back = await deploy(second.outputs, { rollbackOf: "stage-46" });
+    assert.ok(!has(back, CANARY));
+    const bake = find(back, BAKE, "verification-bake");
+    assert.equal(bake.inputs["seconds"], 0);
+    assert.deepEqual(trafficOf(bake), [{ service: "web", to: { [APP]: "web-stage-45" } }]);
+    assert.equal(bake.inputs["lease"], gateOf(second).inputs["lease"], "and stops who drives it");
+  });
+
+  it("switches at once from a strategy whose pods a Service cannot share", async () => {
+    const run = await deploy({ release: { imageTag: "stage-44" } });
+    assert.ok(!has(run, CANARY));
+    assert.deepEqual(trafficOf(find(run, BAKE, "verification-bake")), [
+      { service: "web", to: { [APP]: "web-stage-45" }, from: { [APP]: "web" } },
+    ]);
+    assert.notEqual(specOf(find(run, DEPLOYMENT, "web-stage-45"))["replicas"], 1);
+  });
+
+  it("goes on from blueGreen", async () => {
+    const blueGreen = await deploy(undefined, { rollout: { strategy: "blueGreen" } });
+    const run = await deployNext(blueGreen.outputs);
+    assert.match(String(gateOf(run).inputs["traffic"]), /"stable":"web-stage-45"/);
+  });
+
+  it("leaves the division to an HTTPRoute where there is one", async () => {
+    const first = await deploy(undefined, GATEWAY);
+    const run = await deployNext(first.outputs, {
+      ...GATEWAY,
+      rollout: { ...rollout, steps: [{ weight: 90, duration: "1m" }] },
+    });
+    const gate = gateOf(run);
+    assert.match(String(gate.inputs["traffic"]), /"route":"web"/);
+    assert.match(String(find(run, BAKE, "verification-bake").inputs["traffic"]), /"route":"web"/);
+    const route = run.resources.find(({ type }) => type.endsWith(":HTTPRoute"));
+    assert.ok(route);
+    assert.ok(gate.dependsOn.includes(route.name));
+    assert.match(JSON.stringify(route.inputs["metadata"]), /"pulumi.com\/patchForce":"true"/);
+  });
+
+  it("refuses steps that are out of order, or need more pods than the stable release has", async () => {
+    const refuse = (list: object[]) =>
+      harness.refusal(
+        release(harness, "prod", { config: { rollout: { ...rollout, steps: list } } }),
+      );
+    const step = (weight: number) => ({ weight, duration: "1m" });
+    assert.match(
+      await refuse([step(20), step(20)]),
+      /rollout\.steps\[1\]\.weight is 20; expected more than 20\. Put the steps in order/,
+    );
+    assert.match(
+      await refuse([step(75)]),
+      /rollout\.steps\[0\]\.weight is 75; expected at most 50, as web has no HTTPRoute/,
+    );
+    assert.match(await refuse([step(100)]), /weight is 100; expected a percentage from 1 to 99/);
+    assert.match(await refuse([]), /rollout\.steps is .*; expected at least one step/);
+  });
+
+  it("needs room for both releases", async () => {
+    const quota = { pods: 20 };
+    const message = await harness.refusal(release(harness, "prod", { config: { rollout, quota } }));
+    assert.match(message, /expected at least 24: .* the former release beside it/);
+  });
+});

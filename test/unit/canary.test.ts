@@ -1,0 +1,371 @@
+import * as assert from "node:assert/strict";
+import * as fc from "fast-check";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
+import { setTimeout } from "node:timers/promises";
+import { create as bake } from "../../provider/bake";
+import { create, read, type CanaryInputs } from "../../provider/canary";
+import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
+import { BAKE, progressOf } from "../../provider/progress";
+import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
+import { KubernetesServer } from "../support/kubernetes";
+
+describe("a canary's pods", () => {
+  const weight = fc.integer({ min: 1, max: 99 });
+  const stable = fc.integer({ min: 1, max: 500 });
+
+  it("have at least the share that was asked for, with as few pods as can", () => {
+    fc.assert(
+      fc.property(weight, stable, (share, of) => {
+        const pods = podsFor(share, of, "pods");
+        assert.ok(shareOf(pods, of) >= share - 1e-9);
+        assert.ok(pods === 1 || shareOf(pods - 1, of) < share);
+      }),
+    );
+  });
+
+  it("are never more than the stable release's, up to the largest share by pods", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: MOST_BY_PODS }), stable, (share, of) => {
+        assert.ok(podsFor(share, of, "pods") <= of);
+      }),
+    );
+  });
+
+  it("can carry what a route gives them, and are at least one", () => {
+    fc.assert(
+      fc.property(weight, fc.integer({ min: 0, max: 500 }), (share, of) => {
+        const pods = podsFor(share, of, "route");
+        assert.ok(pods >= 1 && pods <= Math.max(1, of));
+        assert.ok(pods >= (of * share) / 100);
+      }),
+    );
+  });
+
+  it("become no fewer with a larger share", () => {
+    const by = fc.constantFrom<By>("pods", "route");
+    fc.assert(
+      fc.property(weight, weight, stable, by, (one, other, of, how) => {
+        const [less, more] = [Math.min(one, other), Math.max(one, other)];
+        assert.ok(podsFor(less, of, how) <= podsFor(more, of, how));
+      }),
+    );
+  });
+});
+
+const APPS = "/apis/apps/v1/namespaces/qa";
+const NEW = `${APPS}/deployments/web-b`;
+const OLD = `${APPS}/deployments/web-a`;
+const SERVICE = "/api/v1/namespaces/qa/services/web";
+const PODS = "/api/v1/namespaces/qa/pods";
+const LEASES = "/apis/coordination.k8s.io/v1/namespaces/qa/leases";
+const LEASE = `${LEASES}/baton-canary`;
+const ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/qa/httproutes";
+const selects = (name: string) => ({ "app.kubernetes.io/name": name });
+const BOTH = { "baton/workload": "web" };
+
+describe("a canary", () => {
+  let cluster: KubernetesServer;
+  let prometheus: Server;
+  let analysis: string;
+  /** What Prometheus says of a query. */
+  let metric: (query: string) => number | undefined;
+  let asked: string[];
+  let told: string[];
+  let stop: AbortController;
+
+  before(async () => {
+    prometheus = createServer((request, response) => {
+      void text(request).then((body) => {
+        const parameters = new URLSearchParams(body);
+        const query = parameters.get("query") ?? "";
+        asked.push(parameters.has("time") ? `${query} at a time` : query);
+        const value = metric(query);
+        const result = value === undefined ? [] : [{ metric: {}, value: [1, String(value)] }];
+        response.end(JSON.stringify({ status: "success", data: { resultType: "vector", result } }));
+      });
+    });
+    await new Promise<void>((resolve) => prometheus.listen(0, "127.0.0.1", resolve));
+    analysis = JSON.stringify({
+      prometheus: `http://127.0.0.1:${(prometheus.address() as AddressInfo).port}`,
+      interval: 1,
+      window: 1,
+      failuresInARow: 1,
+      traffic: { query: "requests $(PODS)", min: 20 },
+      queries: { errors: { query: "errors $(PODS)", unit: "%", max: 10, maxTimesStable: 3 } },
+      whenUnavailable: "hold",
+      whenTooLittleTraffic: "goBack",
+    });
+  });
+  after(() => prometheus.close());
+
+  beforeEach(async () => {
+    metric = (query) => (query.startsWith("requests") ? 100 : 0);
+    asked = [];
+    told = [];
+    stop = new AbortController();
+    cluster = await KubernetesServer.start();
+    // Pods come at once.
+    cluster.controller = (path, object) => {
+      if (!path.includes("/deployments/")) return object;
+      const { replicas } = object["spec"] as { replicas: number };
+      const status = { observedGeneration: 1, replicas };
+      return {
+        ...object,
+        status: { ...status, updatedReplicas: replicas, availableReplicas: replicas },
+      };
+    };
+    for (const [name, replicas] of [
+      ["web-0", 2],
+      ["web-a", 3],
+      ["web-b", 1],
+    ] as const) {
+      cluster.put(`${APPS}/deployments`, name, {
+        metadata: {
+          uid: name,
+          namespace: "qa",
+          generation: 1,
+          labels: BOTH,
+          annotations: { "deployment.kubernetes.io/revision": "1" },
+        },
+        spec: { replicas, selector: { matchLabels: selects(name) }, template: {} },
+      });
+      cluster.put(`${APPS}/replicasets`, `${name}-5f`, {
+        metadata: { ownerReferences: [{ name, uid: name }] },
+      });
+    }
+    cluster.put(PODS, "web-b-5f-x", {
+      metadata: { uid: "pod" },
+      status: { containerStatuses: [{ name: "web", restartCount: 0, ready: true }] },
+    });
+    cluster.put("/api/v1/namespaces/qa/services", "web", { spec: { selector: selects("web-a") } });
+  });
+  afterEach(() => cluster.stop());
+
+  const inputs = (more: Partial<CanaryInputs> = {}, change: object = {}): CanaryInputs => ({
+    namespace: "qa",
+    deployments: "web-b",
+    spec: "one",
+    steps: JSON.stringify([
+      { weight: 10, duration: 1 },
+      { weight: 50, duration: 1 },
+    ]),
+    analysis,
+    traffic: JSON.stringify([
+      {
+        service: "web",
+        to: selects("web-b"),
+        from: selects("web-a"),
+        canary: "web-b",
+        stable: "web-a",
+        both: BOTH,
+        replicas: 3,
+        isAutoscaled: false,
+        ...change,
+      },
+    ]),
+    lease: "baton-canary",
+    ...more,
+  });
+  const start = (given = inputs(), lines = told) =>
+    create(given, { signal: stop.signal, tell: (line) => void lines.push(line) });
+  const specOf = (path: string) =>
+    cluster.get(path)?.["spec"] as Record<string, unknown> | undefined;
+  const selector = () => specOf(SERVICE)?.["selector"];
+  const replicas = (path: string) => specOf(path)?.["replicas"];
+  const holder = () => specOf(LEASE)?.["holderIdentity"];
+  const progress = () => progressOf(cluster.get(NEW));
+  const failure = async (run: Promise<string>): Promise<string> => {
+    const error = await run.then(
+      () => assert.fail("it passed"),
+      (reason: unknown) => reason,
+    );
+    assert.ok(error instanceof ResourceFailed, String(error));
+    return error.reasons.join("\n");
+  };
+  const until = async (done: () => boolean) => {
+    while (!done()) await setTimeout(20);
+  };
+  const step = (number: number) => () => told.some((line) => line.startsWith(`step ${number} `));
+
+  it("takes its traffic step by step, and is judged beside the stable release", async () => {
+    assert.equal(await read(inputs()), undefined);
+    const seen: unknown[] = [];
+    const run = start();
+    for (const number of [1, 2]) {
+      await until(step(number));
+      seen.push([selector(), replicas(NEW), replicas(OLD)]);
+    }
+    await run;
+    assert.deepEqual(seen, [
+      [BOTH, 1, 3],
+      [BOTH, 3, 3],
+    ]);
+    assert.deepEqual(selector(), selects("web-b"));
+    assert.equal(replicas(OLD), 3, "what to go back to");
+    assert.equal(replicas(`${APPS}/deployments/web-0`), 0, "which the Service would select, too");
+    assert.match(told[0] ?? "", /^step 1 of 2, 10 % for 1 s: 1 of 4 pods of web, 25 %; judged by/);
+    assert.match(told.at(-1) ?? "", /it has all traffic/);
+    assert.ok(asked.includes("errors (web-a-5f)-[a-z0-9]+"), asked.join("\n"));
+    assert.ok(!asked.some((query) => query.endsWith("at a time")), "over the same time");
+    assert.equal(holder(), "", "nobody has to wait");
+    assert.deepEqual(await read(inputs()), inputs());
+    asked = [];
+    await start();
+    assert.deepEqual(asked, [], "it is not repeated");
+  });
+
+  it("is divided by an HTTPRoute's weights, and the Service's callers meet the stable one", async () => {
+    const backend = { name: "web", port: 80, weight: 1 };
+    const others = { matches: [{}], backendRefs: [{ name: "other" }] };
+    cluster.put(ROUTES, "web", { spec: { rules: [{ backendRefs: [backend] }, others] } });
+    const given = inputs({}, { route: "web" });
+    const run = start(given);
+    await until(step(1));
+    const weights = () => specOf(`${ROUTES}/web`)?.["rules"] as { backendRefs: object[] }[];
+    assert.deepEqual(weights()[0]?.backendRefs, [
+      { ...backend, weight: 90 },
+      { ...backend, name: "web-b", weight: 10 },
+    ]);
+    assert.deepEqual(weights()[1], others);
+    assert.deepEqual(selector(), selects("web-a"));
+    await run;
+    assert.deepEqual(weights()[0]?.backendRefs, [backend]);
+    assert.deepEqual(selector(), selects("web-b"));
+    assert.match(told[0] ?? "", /: web gives it 10 % by its HTTPRoute;/);
+  });
+
+  for (const number of [1, 2]) {
+    it(`that fails in step ${number} loses all traffic`, async () => {
+      metric = (query) =>
+        query.startsWith("requests") ? 100 : query.includes("web-a") ? 1 : step(number)() ? 5 : 0;
+      const said = await failure(start());
+      const head = `qa/web-b failed its step ${number} of 2 (${number === 1 ? 10 : 50} %), after 0 s of 1 s:`;
+      assert.equal(said.split("\n")[0], head);
+      assert.match(
+        said,
+        /errors is 5 %; expected at most 3 % \(3 times the stable release's 1 %\)/,
+      );
+      assert.match(said, /\n {2}web leads to the former release again$/);
+      assert.deepEqual(selector(), selects("web-a"));
+      assert.equal(progress(), undefined, "another try begins anew");
+      assert.equal(holder(), "");
+    });
+  }
+
+  it("without enough traffic has not passed", async () => {
+    metric = (query) => (query.startsWith("requests") ? 3 : 0);
+    assert.match(await failure(start()), /too little traffic: 3 requests in the last window/);
+    assert.deepEqual(selector(), selects("web-a"));
+  });
+
+  it("that is aborted loses all traffic", async () => {
+    const run = failure(start(inputs({ steps: '[{"weight":10,"duration":600}]' })));
+    await until(step(1));
+    const by = abortOf(new Date(), "bob@example.com", "orders are missing");
+    cluster.patch(NEW, { metadata: { annotations: { [ABORT]: by } } });
+    assert.match(await run, /aborted by bob@example\.com: orders are missing\n/);
+    assert.deepEqual(selector(), selects("web-a"));
+  });
+
+  it("grows with the stable release, and leaves an autoscaled one no fewer pods", async () => {
+    const steps = '[{"weight":50,"duration":600}]';
+    const run = failure(start(inputs({ steps }, { isAutoscaled: true })));
+    await until(step(1));
+    assert.equal(replicas(NEW), 3);
+    cluster.patch(OLD, { spec: { replicas: 5 } });
+    await until(() => replicas(NEW) === 5);
+    cluster.patch(OLD, { spec: { replicas: 2 } });
+    await setTimeout(1500);
+    assert.equal(replicas(NEW), 5);
+    stop.abort();
+    assert.match(await run, /the next `up` carries it on/);
+  });
+
+  it("is carried on from its step by exactly one run, when another one has died", async () => {
+    const stopped = failure(start(inputs({ steps: '[{"weight":10,"duration":600}]' })));
+    await until(() => progress() !== undefined && step(1)());
+    stop.abort();
+    await stopped;
+    const steps = JSON.stringify([
+      { weight: 10, duration: 600 },
+      { weight: 50, duration: 2 },
+    ]);
+    stop = new AbortController();
+    const killed = failure(start(inputs({ steps })));
+    await until(() => told.filter((line) => line.startsWith("step 1")).length === 2);
+    stop.abort();
+    await killed;
+    const stood = JSON.stringify({ ...progress(), step: 1, good: 1.2 });
+    cluster.patch(NEW, { metadata: { annotations: { [BAKE]: stood } } });
+    // As a run leaves it that had no time to.
+    cluster.patch(LEASE, { spec: { holderIdentity: "dead", leaseDurationSeconds: 1 } });
+    stop = new AbortController();
+    told = [];
+    const lines: string[][] = [[], []];
+    await Promise.all(lines.map((each) => start(inputs({ steps }), each)));
+    const [driven = [], idle = []] = lines.sort((a, b) => b.length - a.length);
+    assert.match(driven[0] ?? "", /^waiting for another run, dead, to end/);
+    assert.match(driven[1] ?? "", /^step 2 of 2, 50 % for 2 s, carried on after 1 s: 3 of 6 pods/);
+    assert.deepEqual(idle, driven.slice(0, 1));
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
+  it("is not begun anew by a run that has waited for one that failed", async () => {
+    const steps = '[{"weight":10,"duration":600}]';
+    const first = failure(start(inputs({ steps })));
+    await until(step(1));
+    const lines: string[] = [];
+    const second = failure(start(inputs({ steps }), lines));
+    await until(() => lines.length > 0);
+    metric = (query) => (query.startsWith("requests") ? 100 : 50);
+    assert.match(await first, /errors is 50 %/);
+    assert.match(await second, /another run has ended it, and the former release has the traffic/);
+    assert.deepEqual(selector(), selects("web-a"));
+  });
+
+  it("stops when it has lost its Lease, and writes nothing more", async () => {
+    const run = failure(start(inputs({ steps: '[{"weight":10,"duration":600}]' })));
+    await until(step(1));
+    cluster.patch(LEASE, { spec: { holderIdentity: "another one" } });
+    assert.match(await run, /another run has taken over; this run has stopped/);
+    assert.deepEqual(selector(), BOTH, "as the other one may want it");
+    assert.equal(holder(), "another one");
+  });
+
+  it("stops when another machine goes back", async () => {
+    const run = failure(start(inputs({ steps: '[{"weight":10,"duration":600}]' })));
+    await until(step(1));
+    const traffic = JSON.stringify([{ service: "web", to: selects("web-a") }]);
+    const back = { namespace: "qa", deployments: "web-a", spec: "a", seconds: 0, analysis: "" };
+    const others = { signal: new AbortController().signal, tell: () => undefined };
+    await bake({ ...back, traffic, lease: "baton-canary" }, others);
+    assert.deepEqual(selector(), selects("web-a"));
+    assert.match(await run, /another run has taken over/);
+    await setTimeout(1100);
+    assert.deepEqual(selector(), selects("web-a"), "for good");
+  });
+
+  it("loses no write to a conflict", async () => {
+    // An autoscaler, a person or a controller is faster, now and then.
+    const reads = new Map<string, number>();
+    cluster.afterRead = (path) => {
+      const count = (reads.get(path) ?? 0) + 1;
+      reads.set(path, count);
+      if (count % 3 === 1 && count < 12)
+        cluster.patch(path, { metadata: { labels: { n: String(count) } } });
+    };
+    await start();
+    assert.deepEqual(selector(), selects("web-b"));
+    assert.equal(replicas(NEW), 3);
+  });
+
+  it("that has all traffic follows another number of pods", async () => {
+    cluster.patch(SERVICE, { spec: { selector: selects("web-b") } });
+    cluster.patch(SERVICE, { spec: { selector: { "baton/workload": null } } });
+    await start(inputs({}, { replicas: 4 }));
+    assert.equal(replicas(NEW), 4);
+    assert.deepEqual(told, []);
+  });
+});
