@@ -1,7 +1,18 @@
 import { execa, ExecaError } from "execa";
 import { createHash } from "node:crypto";
 import { createWriteStream, readFileSync } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  copyFile,
+  cp,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { coerce, gte } from "semver";
 import { BIN, LOGS, ROOT } from "./folder";
@@ -192,7 +203,7 @@ export async function goBuild(
 ): Promise<void> {
   const log = join(LOGS, `build-${part.module}.log`);
   const flags = ["-s", "-w", ...stamps.flatMap((stamp) => ["-X", stamp])].join(" ");
-  const args = ["-mod=readonly", "-ldflags", flags, ...(await overlay(part)), "-o", output];
+  const args = ["-mod=readonly", "-ldflags", flags, ...(await corrected(part)), "-o", output];
   const run = execa("go", ["build", ...args, packagePath], {
     cwd: folderOf(part),
     env: { ...(part.static ? { CGO_ENABLED: "0", GOOS: "linux" } : {}) },
@@ -208,19 +219,24 @@ export async function goBuild(
   }
 }
 
-/** What makes Go read a corrected file in place of a module's own; the module stays as it is. */
-async function overlay(part: Part): Promise<string[]> {
+/** What makes Go build with a corrected copy of a module. */
+async function corrected(part: Part): Promise<string[]> {
   if (part.correction === undefined) return [];
   const { module, file, remove } = part.correction;
   const download = await execa("go", ["mod", "download", "-json", module], { cwd: folderOf(part) });
-  const original = join((JSON.parse(download.stdout) as { Dir: string }).Dir, file);
-  const text = await readFile(original, "utf8");
-  if (!text.includes(remove)) throw new Error(`${original} needs no correction any more`);
-  const corrected = join(BIN, `.${part.module}.corrected`);
-  await writeFile(corrected, text.replace(remove, ""));
-  const replace = join(BIN, `.${part.module}.overlay`);
-  await writeFile(replace, JSON.stringify({ Replace: { [original]: corrected } }));
-  return ["-overlay", replace];
+  const { Dir } = JSON.parse(download.stdout) as { Dir: string };
+  const copy = join(BIN, `.${part.module}.corrected`);
+  await rm(copy, { recursive: true, force: true });
+  await cp(Dir, copy, { recursive: true });
+  const text = await readFile(join(copy, file), "utf8");
+  if (!text.includes(remove)) throw new Error(`${module}: ${file} needs no correction any more`);
+  await chmod(join(copy, file), 0o644);
+  await writeFile(join(copy, file), text.replace(remove, ""));
+  const modfile = join(BIN, `.${part.module}.mod`);
+  const own = await readFile(join(folderOf(part), "go.mod"), "utf8");
+  await writeFile(modfile, `${own}\nreplace ${module} => ${copy}\n`);
+  await copyFile(join(folderOf(part), "go.sum"), modfile.replace(/mod$/, "sum"));
+  return ["-modfile", modfile];
 }
 
 function folderOf(part: Part): string {
