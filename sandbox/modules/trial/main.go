@@ -3,7 +3,7 @@
 // fault is for traffic to meet, so probes and metrics stay honest. The fault is one of
 //
 //	errors:SHARE             that share of requests, 0 to 1, is answered 500
-//	errors-after:SECONDS     every request is, once the process has run that long
+//	errors-once-told         every request is, from when /fail is asked for
 //	errors-under-load:RATE   every request is, while more than RATE a second come in
 //	latency:MILLISECONDS     every request takes that much longer
 //	crash                    the process ends with an error as soon as it has started
@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,7 +41,7 @@ var (
 const drain = 3 * time.Second
 
 var (
-	started  = time.Now()
+	told     atomic.Bool
 	requests = promauto.NewCounterVec(
 		prometheus.CounterOpts{Name: "http_requests_total", Help: "Requests answered."},
 		[]string{"status"},
@@ -73,6 +74,10 @@ func main() {
 	mux.HandleFunc("/healthz", healthy)
 	mux.HandleFunc("/readyz", healthy)
 	mux.Handle("/metrics", promhttp.Handler())
+	mux.HandleFunc("/fail", func(w http.ResponseWriter, r *http.Request) {
+		told.Store(true)
+		healthy(w, r)
+	})
 	served := http.NewServeMux()
 	served.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
@@ -107,8 +112,8 @@ func faulty(kind string, amount float64, next http.Handler) http.Handler {
 		switch kind {
 		case "errors":
 			bad = rand.Float64() < amount
-		case "errors-after":
-			bad = time.Since(started).Seconds() >= amount
+		case "errors-once-told":
+			bad = told.Load()
 		case "errors-under-load":
 			bad = load.count(time.Now()) > int(amount)
 		case "latency":
