@@ -2,18 +2,19 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Called } from "./internal/beside";
+import { contentHash } from "./internal/hash";
 import { COLOUR_OF, selectorLabels } from "./internal/labels";
 import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import {
   AWAITED_ELSEWHERE,
   REPLICAS_ELSEWHERE,
+  autoscaledFrom,
   autoscalerSpec,
   budgetSpec,
   deploymentSpec,
   leftToAutoscaler,
   replicasOf,
-  rolledOut,
   ROLLOUT_TIMEOUT,
   serviceSpec,
   type WorkloadArgs,
@@ -81,7 +82,9 @@ export class Colour extends pulumi.ComponentResource {
 
     const spec = deploymentSpec(args, selector, this.podTemplate);
     const deployment = { metadata: awaitedElsewhere, spec };
-    const begins = inSteps ? { ...deployment, spec: { ...spec, replicas: 1 } } : deployment;
+    const { replicas, ...uncounted } = spec;
+    const begins =
+      inSteps || replicas === undefined ? { ...deployment, spec: uncounted } : deployment;
     this.deployment = new k8s.apps.v1.Deployment(name, begins, {
       ...this.child,
       ...(inSteps ? REPLICAS_ELSEWHERE : leftToAutoscaler(workload)),
@@ -92,8 +95,9 @@ export class Colour extends pulumi.ComponentResource {
         context,
         namespace,
         deployment: name,
-        spec: rolledOut(workload, begins.spec),
+        spec: contentHash(begins.spec),
         ...(atLeast === undefined ? {} : { atLeast }),
+        ...(inSteps ? {} : autoscaledFrom(workload)),
       },
       {
         ...this.child,

@@ -9,6 +9,8 @@ export interface RolloutArgs {
   readonly spec: pulumi.Input<string>;
   /** Another Deployment, whose live number of pods this one must have as well. */
   readonly atLeast?: string;
+  /** How many pods it must have at least, where its manifest does not say. */
+  readonly pods?: number;
 }
 
 /**

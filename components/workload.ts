@@ -81,7 +81,13 @@ export class Workload extends pulumi.ComponentResource {
 
     const rollout = new Rollout(
       `${name}-rollout`,
-      { context, namespace, deployment: this.objectName, spec: rolledOut(workload, spec) },
+      {
+        context,
+        namespace,
+        deployment: this.objectName,
+        spec: contentHash(spec),
+        ...autoscaledFrom(workload),
+      },
       {
         ...this.child,
         dependsOn: [...this.child.dependsOn, deployment],
@@ -139,12 +145,13 @@ export function replicasOf({ autoscale, replicas }: WorkloadConfig): number {
 }
 
 export function deploymentSpec(
-  { workload, rollout }: Pick<WorkloadArgs, "workload" | "rollout">,
+  { workload: { autoscale, replicas = 1 }, rollout }: Pick<WorkloadArgs, "workload" | "rollout">,
   selector: Record<string, string>,
   template: pulumi.Input<k8s.types.input.core.v1.PodTemplateSpec>,
 ) {
   return {
-    replicas: replicasOf(workload),
+    // An autoscaler's number would be taken back by each update that says another one.
+    ...(autoscale === undefined ? { replicas } : {}),
     selector: { matchLabels: selector },
     strategy: {
       type: "RollingUpdate",
@@ -158,18 +165,14 @@ export function deploymentSpec(
   };
 }
 
-/** The autoscaler owns the number from the first rollout on. */
+/** Its number is the autoscaler's, also where it was not one day. */
 export function leftToAutoscaler({ autoscale }: WorkloadConfig): pulumi.CustomResourceOptions {
   return autoscale === undefined ? {} : REPLICAS_ELSEWHERE;
 }
 
-/** What changes when there is something to roll out. */
-export function rolledOut(
-  { autoscale }: WorkloadConfig,
-  spec: ReturnType<typeof deploymentSpec>,
-): pulumi.Output<string> {
-  const { replicas, ...rest } = spec;
-  return contentHash(autoscale === undefined ? { replicas, ...rest } : rest);
+/** What a rollout waits for before there is traffic that an autoscaler could count by. */
+export function autoscaledFrom({ autoscale }: WorkloadConfig): { pods?: number } {
+  return autoscale === undefined ? {} : { pods: autoscale.minReplicas };
 }
 
 export function serviceSpec(selector: Record<string, string>, port: number) {

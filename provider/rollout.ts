@@ -27,6 +27,8 @@ export interface RolloutInputs {
   readonly spec: string;
   /** Another Deployment, whose live number of pods this one must have as well. */
   readonly atLeast?: string;
+  /** How many pods it must have at least, where its manifest does not say. */
+  readonly pods?: number;
 }
 
 const POLL_MILLISECONDS = 500;
@@ -37,7 +39,7 @@ const POLL_MILLISECONDS = 500;
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
 export async function create(inputs: RolloutInputs): Promise<string> {
-  const { context, namespace, deployment, atLeast } = inputs;
+  const { context, namespace, deployment } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
   let lastAnswer = Date.now();
@@ -55,8 +57,7 @@ export async function create(inputs: RolloutInputs): Promise<string> {
       }
       const status = rolloutStatus(current);
       if (status === "complete") {
-        const more = atLeast === undefined ? false : await scaleUp(kubeconfig, current, atLeast);
-        if (!more) return `${namespace}/${deployment}`;
+        if (!(await scaleUp(kubeconfig, current, inputs))) return `${namespace}/${deployment}`;
       }
       if (status === "failed") throw await explain(kubeconfig, current);
     } catch (error) {
@@ -70,20 +71,22 @@ export async function create(inputs: RolloutInputs): Promise<string> {
 }
 
 /**
- * Gives a Deployment as many pods as another one has now.
+ * Gives a Deployment as many pods as it must have.
  * @returns whether it had fewer.
  */
 async function scaleUp(
   kubeconfig: KubeConfig,
   deployment: V1Deployment,
-  as: string,
+  { namespace, atLeast, pods = 0 }: RolloutInputs,
 ): Promise<boolean> {
-  const namespace = deployment.metadata?.namespace ?? "";
-  const other = await kubeconfig
-    .makeApiClient(AppsV1Api)
-    .readNamespacedDeployment({ namespace, name: as })
-    .catch(absent);
-  const replicas = other?.spec?.replicas ?? 0;
+  const other =
+    atLeast === undefined
+      ? undefined
+      : await kubeconfig
+          .makeApiClient(AppsV1Api)
+          .readNamespacedDeployment({ namespace, name: atLeast })
+          .catch(absent);
+  const replicas = Math.max(pods, other?.spec?.replicas ?? 0);
   if ((deployment.spec?.replicas ?? 1) >= replicas) return false;
   await scaleTo(kubeconfig, deployment, replicas);
   return true;

@@ -50,7 +50,8 @@ describe("Workload", () => {
     const autoscale = { minReplicas: 2, maxReplicas: 4, cpuUtilization: 70 };
     const find = await declare({ web: { replicas: null, autoscale } });
     const deployment = find("kubernetes:apps/v1:Deployment", "web");
-    assert.equal(spec(deployment).replicas, 2);
+    assert.ok(!("replicas" in spec(deployment)), "an update would take the autoscaler's back");
+    assert.equal(find("promotion:index:Rollout", "web-rollout")?.inputs["pods"], 2);
     assert.deepEqual(deployment?.options.ignoreChanges, ["spec.replicas"]);
     assert.ok(find("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "web"));
     const plain = (await declare({}))("kubernetes:apps/v1:Deployment", "web");
