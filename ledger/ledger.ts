@@ -128,6 +128,8 @@ export class Ledger {
   private remoteName: Promise<string | undefined> | undefined;
   private branchName: Promise<string | undefined> | undefined;
   private personEmail: string | undefined;
+  private isChecked = false;
+  private isComplete = false;
   private readonly shown = new Map<string, Promise<string | undefined>>();
 
   constructor(private readonly folder: string) {
@@ -136,8 +138,9 @@ export class Ledger {
 
   /** @throws Refusal when the folder is in no repository, or nobody has committed to it. */
   async check(): Promise<void> {
-    const run = await this.git.try("rev-parse", "--verify", "--quiet", "HEAD");
-    if (run !== undefined) return;
+    this.isChecked ||=
+      (await this.git.try("rev-parse", "--verify", "--quiet", "HEAD")) !== undefined;
+    if (this.isChecked) return;
     throw new Refusal({
       where: this.folder,
       property: "its git repository",
@@ -173,8 +176,8 @@ export class Ledger {
     const tags = FETCHED.map((folder) => `refs/tags/${folder}/*:refs/tags/${folder}/*`);
     const branches = `+refs/heads/*:refs/remotes/${remote}/*`;
     // What was deployed last has to be found in the history, which pipelines like to cut off.
-    const isShallow = (await this.git.run(["rev-parse", "--is-shallow-repository"])) === "true";
-    const depth = isShallow ? ["--unshallow"] : [];
+    this.isComplete ||= (await this.git.run(["rev-parse", "--is-shallow-repository"])) === "false";
+    const depth = this.isComplete ? [] : ["--unshallow"];
     const fetch = ["fetch", "--no-tags", ...depth, remote, branches, ...tags];
     const said = await this.git.exchange(fetch);
     const moved = [...(said ?? "").matchAll(/\[rejected\] +(\S+) .*\(would clobber/g)];

@@ -40,12 +40,13 @@ if [ $command = stack ] && [ $what = export ]; then
   exit
 fi
 if [ $command = stack ] && [ $what = history ]; then
-  if [ -f $stack.history ]; then cat $stack.history; else echo '[]'; fi
+  [ -f $stack.history ] && exec cat $stack.history
+  echo '[]'
   exit
 fi
 if [ $command = stack ]; then
   echo $stack >> asked
-  [ -f $stack.json ] && cat $stack.json && exit
+  [ -f $stack.json ] && exec cat $stack.json
   echo "error: no stack named '$stack' found" >&2
   exit 255
 fi
@@ -54,7 +55,7 @@ if [ $command != preview ]; then
   date -u +%Y-%m-%dT%H:%M:%SZ > $lock
   trap 'rm -f $lock; [ -z "$AFTER" ] || eval "$AFTER"' EXIT
   [ -f lock-takes ] && sleep $(cat lock-takes)
-  others=$(ls -d $stack.lock.* | grep -vx $lock)
+  for other in $stack.lock.*; do [ $other = $lock ] || others="$others $other"; done
   if [ -n "$others" ]; then
     echo "error: the stack is currently locked by $(echo $others | wc -w) lock(s). Either wait for the other process(es) to end or delete the lock file with \`pulumi cancel\`." >&2
     for other in $others; do
@@ -67,11 +68,14 @@ if [ $command = refresh ]; then
   rm -f $stack.pending
   exit
 fi
-mkdir -p calls
-cp "$file" calls/$(printf %03d $(ls calls | wc -l))-$command
-value() { sed -n "s/^ *baton:$1: *//p" "$file"; }
+[ -d calls ] || mkdir calls
+set -- calls/*
+[ -e "$1" ] || set --
+case $# in ?) number=00$# ;; ??) number=0$# ;; *) number=$# ;; esac
+cp "$file" calls/$number-$command
 if [ $command = preview ]; then
-  if fails=$(cat preview-fails $stack.preview-fails 2> /dev/null); [ -n "$fails" ]; then
+  for name in preview-fails $stack.preview-fails; do [ -f $name ] && fails=$(cat $name); done
+  if [ -n "$fails" ]; then
     echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$fails"'<{%reset%}>"}]}'
     exit 255
   fi
@@ -88,20 +92,42 @@ echo " ~  kubernetes:apps/v1:Deployment web updating (0s)"
 while [ -f up-waits ]; do sleep 0.1; done
 [ -z "$MIDDLE" ] || eval "$MIDDLE"
 rm $stack.pending
-tag=$(value imageTag)
-number=$(echo $tag | sed 's/^[a-z]*//')
+while read -r key value || [ -n "$key" ]; do
+  case $key in
+    baton:imageTag:) tag=$value ;;
+    baton:imageDigest:) digest=$value ;;
+    baton:version:) version=$value ;;
+    baton:rollbackOf:) rollbackOf=$value ;;
+  esac
+done < "$file"
 if [ -f up-fails ] && grep -qx $tag up-fails; then
   echo "Diagnostics:"
   echo "  error: web: ImagePullBackOff"
   exit 255
 fi
-earned=$stack$number
-field() { v=$(value $1); [ -n "$v" ] && printf ',"%s":"%s"' $2 "$v"; }
+IFS=-
+set -- $tag
+shift
+earned=$stack-"$*"
+unset IFS
+field() { [ -z "$2" ] || printf ',"%s":"%s"' $1 "$2"; }
 {
   printf '{"earnedTag":"%s","release":{"imageTag":"%s"' $earned $tag
-  field imageDigest digest; field version version; field rollbackOf rollbackOf
+  field digest $digest; field version $version; field rollbackOf $rollbackOf
   printf ',"earnedTag":"%s"}}' $earned
 } > $stack.json
+`;
+
+/** Git starts nothing but itself: no agent for signatures, and nobody to tidy up. */
+const SETTINGS = `[core]
+\trepositoryformatversion = 0
+\tbare = false
+[commit]
+\tgpgsign = false
+[tag]
+\tgpgsign = false
+[maintenance]
+\tauto = false
 `;
 
 const LAST_BUILD = 9;
@@ -177,18 +203,38 @@ config:
     await this.registry.stop();
   }
 
-  /** Remembers all files and tags of images as they are; gives what puts them back. */
-  keep(): () => void {
-    const copy = join(this.copies, String(readdirSync(this.copies).length));
-    cpSync(this.folder, copy, { recursive: true });
+  /**
+   * Remembers all files, of other folders too, and tags of images as they are; gives what puts them
+   * back.
+   */
+  keep(...others: readonly string[]): () => void {
+    const kept = [this.folder, ...others].map((folder) => {
+      const copy = join(this.copies, String(readdirSync(this.copies).length));
+      cpSync(folder, copy, { recursive: true });
+      return { folder, copy };
+    });
     const tags = [...this.registry.tags];
     return () => {
-      rmSync(this.folder, { recursive: true });
-      cpSync(copy, this.folder, { recursive: true });
+      for (const { folder, copy } of kept) {
+        rmSync(folder, { recursive: true });
+        cpSync(copy, folder, { recursive: true });
+      }
       this.registry.tags.clear();
       for (const [tag, digest] of tags) this.registry.tags.set(tag, digest);
       this.printed.length = 0;
       this.now = undefined;
+    };
+  }
+
+  /** What leads to a state when it is first called, and puts that state back from then on. */
+  once(lead: () => Promise<unknown>): () => Promise<void> {
+    let restore: (() => void) | undefined;
+    return async () => {
+      if (restore === undefined) {
+        await lead();
+        restore = this.keep();
+      }
+      restore();
     };
   }
 
@@ -201,13 +247,11 @@ config:
   }
 
   /** Who is at work from now on. */
-  as(person: string): void {
+  as(person: string, remote?: string): void {
     const user = `[user]\n\tname = ${person}\n\temail = ${person}@example.com\n`;
-    const core = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n";
-    this.write(
-      ".git/config",
-      `${core}${user}[commit]\n\tgpgsign = false\n[tag]\n\tgpgsign = false\n`,
-    );
+    const fetch = "\tfetch = +refs/heads/*:refs/remotes/origin/*\n";
+    const origin = remote === undefined ? "" : `[remote "origin"]\n\turl = ${remote}\n${fetch}`;
+    this.write(".git/config", `${SETTINGS}${user}${origin}`);
   }
 
   git(...args: string[]): string {

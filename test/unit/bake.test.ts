@@ -6,6 +6,7 @@ import { setTimeout } from "node:timers/promises";
 import { create, read, type BakeInputs } from "../../provider/bake";
 import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
 import { BAKE, runningBake } from "../../provider/progress";
+import { fastClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
 
 const APPS = "/apis/apps/v1/namespaces/qa";
@@ -16,6 +17,7 @@ const PODS = "/api/v1/namespaces/qa/pods";
 const selects = (name: string) => ({ "app.kubernetes.io/name": name });
 
 describe("a bake", () => {
+  fastClock();
   let cluster: KubernetesServer;
   let prometheus: Server;
   let analysis: string;

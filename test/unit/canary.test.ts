@@ -9,6 +9,7 @@ import { create, read, type CanaryInputs } from "../../provider/canary";
 import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
 import { BAKE, progressOf } from "../../provider/progress";
 import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
+import { fastClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
 
 describe("a canary's pods", () => {
@@ -66,6 +67,7 @@ const selects = (name: string) => ({ "app.kubernetes.io/name": name });
 const BOTH = { "baton/workload": "web" };
 
 describe("a canary", () => {
+  fastClock();
   let cluster: KubernetesServer;
   let prometheus: Server;
   let analysis: string;

@@ -36,21 +36,10 @@ describe("where Pulumi Deployments deploys", () => {
   };
   const git = (cwd: string, ...args: string[]) =>
     execFileSync("git", args, { cwd, encoding: "utf8" }).trim();
-  const as = (person: string) => {
-    scene.as(person);
-    scene.git("remote", "add", "origin", `file://${remote}`);
-  };
+  const as = (person: string) => scene.as(person, `file://${remote}`);
 
   /** The scene and its remote as they are now, to be put back. */
-  const keep = () => {
-    const [copy, restore] = [folder(), scene.keep()];
-    cpSync(remote, copy, { recursive: true });
-    return () => {
-      restore();
-      rmSync(remote, { recursive: true });
-      cpSync(copy, remote, { recursive: true });
-    };
-  };
+  const keep = () => scene.keep(remote);
   let asBegun: () => void;
   let asApproved: () => void;
 

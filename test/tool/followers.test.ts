@@ -26,12 +26,25 @@ const DR = runs(
 describe("an environment that follows its upstream", () => {
   let scene: ToolScene;
   let begun: () => void;
+  /** As prod and dr are once stage-2 is asked for, is approved, and runs in both. */
+  let asked: () => Promise<void>;
+  let approved: () => Promise<void>;
+  let deployed: () => Promise<void>;
   before(async () => {
     scene = await ToolScene.open({ dev: "{}", qa: "{}", stage: STAGE, prod: PROD, dr: DR });
     scene.hasDeployed("stage", "qa-2", "stage-2");
     scene.hasDeployed("prod", "stage-1", "prod-1");
     scene.hasDeployed("dr", "prod-1", "dr-1");
     begun = scene.keep();
+    asked = scene.once(() => ask());
+    approved = scene.once(async () => {
+      await asked();
+      await say();
+    });
+    deployed = scene.once(async () => {
+      await approved();
+      await roll();
+    });
   });
   beforeEach(() => {
     begun();
@@ -47,10 +60,11 @@ describe("an environment that follows its upstream", () => {
   const ask = (tag = "stage-2") => as("ann", (context) => request(context, "prod", { tag }));
   const roll = (): Promise<Report> =>
     as("ann", (context) => deploy(context, "prod", { yes: true }));
-  /** As prod and dr are after their first joint release. */
-  const together = async (tag = "stage-2") => {
+  const say = () => as("bob", (context) => approve(context, "prod"));
+  /** All of it, for another release. */
+  const together = async (tag: string) => {
     await ask(tag);
-    await as("bob", (context) => approve(context, "prod"));
+    await say();
     return roll();
   };
 
@@ -78,9 +92,9 @@ describe("an environment that follows its upstream", () => {
   });
 
   it("is deployed after the other, under the other's approvals", async () => {
-    await ask();
+    await asked();
     assert.equal((await roll()).outcome, "waiting");
-    await as("bob", (context) => approve(context, "prod"));
+    await say();
     assert.match(printed(), /With it dr takes prod-2, under plan [0-9a-f]{12}:/);
     const report = await roll();
     assert.equal(report.outcome, "done", printed());
@@ -95,8 +109,7 @@ describe("an environment that follows its upstream", () => {
   });
 
   it("waits for the other where it is deployed by itself, and takes no words of its own", async () => {
-    await ask();
-    await as("bob", (context) => approve(context, "prod"));
+    await approved();
     const report = await as("ann", (context) => deploy(context, "dr", { yes: true }));
     assert.equal(report.outcome, "waiting");
     assert.match(printed(), /prod has not deployed it yet; expected prod to run it first/);
@@ -115,8 +128,7 @@ describe("an environment that follows its upstream", () => {
   });
 
   it("is deployed by itself once the other has been, by a run that got no further", async () => {
-    await ask();
-    await as("bob", (context) => approve(context, "prod"));
+    await approved();
     scene.pulumi("up-fails", "prod-2");
     const report = await roll();
     assert.equal(report.outcome, "went-back", printed());
@@ -127,7 +139,7 @@ describe("an environment that follows its upstream", () => {
   });
 
   it("goes back when the other does, and only as far as the other", async () => {
-    await together();
+    await deployed();
     scene.hasDeployed("stage", "qa-3", "stage-3");
     const report = await together("stage-3");
     assert.equal(report.outcome, "done", printed());
@@ -155,8 +167,7 @@ describe("an environment that follows its upstream", () => {
   };
 
   it("follows a run that the tool has not made, when that is recorded", async () => {
-    await ask();
-    await as("bob", (context) => approve(context, "prod"));
+    await approved();
     upByHand("2026-11-21T10:01:00.000Z");
     const report = await as("ann", (context) => record(context, "prod", {}));
     assert.equal(report.outcome, "done", printed());
@@ -177,8 +188,7 @@ describe("an environment that follows its upstream", () => {
   });
 
   it("does not follow where its file has changed since, and the other stays", async () => {
-    await ask();
-    await as("bob", (context) => approve(context, "prod"));
+    await approved();
     scene.write("Pulumi.dr.yaml", `${scene.read("Pulumi.dr.yaml")}  other:key: changed\n`);
     const report = await roll();
     assert.equal(report.outcome, "refused");
@@ -197,7 +207,7 @@ describe("an environment that follows its upstream", () => {
       "Pulumi.dr.yaml",
       scene.read("Pulumi.dr.yaml").replace("prod\n", "prod\n  baton:follows: true\n"),
     );
-    const report = await together();
+    const report = await together("stage-2");
     assert.equal(report.outcome, "refused");
     assert.match(printed(), /asked for together with prod, which it did not follow so far/);
     assert.equal(scene.runs("prod")?.["imageTag"], "stage-2");
@@ -210,7 +220,7 @@ describe("an environment that follows its upstream", () => {
     assert.deepEqual(card.followers, []);
     assert.match(printed(), /dr: left out of this request, .*the cluster is away/);
     assert.equal(scene.config("dr")["baton:imageTag"], "prod-1");
-    await as("bob", (context) => approve(context, "prod"));
+    await say();
     assert.equal((await roll()).outcome, "done");
     assert.match(printed(), /dr: no part of this request/);
     assert.equal(scene.runs("dr")?.["imageTag"], "prod-1");
@@ -225,7 +235,7 @@ describe("an environment that follows its upstream", () => {
       .git("log", "-1", "--format=%B")
       .replace(/(?<=^Baton-Request: )dr$/m, "stage");
     scene.git("commit", "--quiet", "--amend", "-m", message);
-    await as("bob", (context) => approve(context, "prod"));
+    await say();
     scene.write("Pulumi.stage.yaml", scene.read("Pulumi.stage.yaml").replaceAll("qa-1", "qa-2"));
     const report = await as("ann", async (context) => {
       try {
@@ -269,8 +279,7 @@ describe("an environment that follows its upstream", () => {
     });
 
     it("says how far behind it is, and since when", async () => {
-      await ask();
-      await as("bob", (context) => approve(context, "prod"));
+      await approved();
       scene.pulumi("up-fails", "prod-2");
       await roll();
       scene.now = new Date(Date.now() + 3_600_000);
@@ -321,7 +330,7 @@ describe("an environment that follows its upstream", () => {
     });
 
     it("is by the ledger where the other's state is away", async () => {
-      await together();
+      await deployed();
       scene.pulumi("prod.json", undefined);
       const found = await parity();
       assert.equal(found.thereBy, "ledger");
@@ -330,7 +339,7 @@ describe("an environment that follows its upstream", () => {
     });
 
     it("says so where its own registry has lost what it runs", async () => {
-      await together();
+      await deployed();
       scene.registry.tags.delete("prod-2");
       assert.match(breaks(await parity()).join(), /does not have prod-2 as it runs here/);
     });

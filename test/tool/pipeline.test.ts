@@ -25,7 +25,8 @@ const REVISION = "org.opencontainers.image.revision";
 describe("baton pipeline", () => {
   let scene: ToolScene;
   let remote: string;
-  beforeEach(async () => {
+  let begun: () => void;
+  before(async () => {
     scene = await ToolScene.open(STACKS);
     scene.registry.tags.clear();
     mkdirSync(join(scene.folder, "pipelines"));
@@ -34,12 +35,13 @@ describe("baton pipeline", () => {
     change("one");
     remote = `${scene.folder}.git`;
     execFileSync("git", ["clone", "--quiet", "--bare", scene.folder, remote]);
-    // As `scene.as` keeps none of git's own settings.
-    scene.git("remote", "add", "origin", remote);
+    scene.as("ann", remote);
     for (const branch of ["dev", "qa"]) scene.git("branch", "--quiet", branch);
     scene.git("push", "--quiet", "origin", "dev", "qa", "main");
+    begun = scene.keep(remote);
   });
-  afterEach(async () => {
+  beforeEach(() => begun());
+  after(async () => {
     rmSync(remote, { recursive: true, force: true });
     await scene.remove();
   });
@@ -224,11 +226,9 @@ describe("baton pipeline", () => {
     it("says who asks, whoever runs the pipeline", async () => {
       carried(6);
       checkout("main");
-      scene.as("bob");
-      scene.git("remote", "add", "origin", remote);
+      scene.as("bob", remote);
       tag("v1.0.0");
-      scene.as("robot");
-      scene.git("remote", "add", "origin", remote);
+      scene.as("robot", remote);
       await run("refs/tags/v1.0.0");
       assert.equal(scene.git("log", "-1", "--format=%ae %ce"), "bob@example.com robot@example.com");
     });
@@ -248,8 +248,7 @@ describe("baton pipeline", () => {
       checkout("main");
       tag("v1.0.0");
       await run("refs/tags/v1.0.0");
-      scene.as("bob");
-      scene.git("remote", "add", "origin", remote);
+      scene.as("bob", remote);
       const { ref } = await approve(await scene.context(), "prod");
       scene.git("checkout", "--quiet", "--detach", `refs/tags/${String(ref)}^{commit}`);
       const report = await run(`refs/tags/${String(ref)}`);
@@ -300,11 +299,14 @@ describe("baton pipeline", () => {
 
 describe("baton preview", () => {
   let scene: ToolScene;
-  beforeEach(async () => {
+  let begun: () => void;
+  before(async () => {
     scene = await ToolScene.open(STACKS);
     scene.git("checkout", "--quiet", "-b", "change");
+    begun = scene.keep();
   });
-  afterEach(async () => scene.remove());
+  beforeEach(() => begun());
+  after(async () => scene.remove());
 
   const change = (file: string, text: string) => {
     scene.write(file, text);
@@ -355,7 +357,8 @@ describe("baton preview", () => {
 
 describe("baton publish", () => {
   let scene: ToolScene;
-  beforeEach(async () => {
+  let begun: () => void;
+  before(async () => {
     scene = await ToolScene.open(STACKS);
     scene.registry.tags.clear();
     // Says what it was told, and pushes an image with the label it is asked for.
@@ -368,8 +371,10 @@ case $1 in image) cat ${scene.folder}/revision ;; push) curl -fsS -X PUT -H cont
       { mode: 0o755 },
     );
     scene.write("revision", `${"a".repeat(40)}\n`);
+    begun = scene.keep();
   });
-  afterEach(async () => scene.remove());
+  beforeEach(() => begun());
+  after(async () => scene.remove());
 
   const run = async (tag: string) =>
     publish(await scene.context(), tag, { image: "app:candidate" });

@@ -22,11 +22,25 @@ const STAGE = `config:
 
 describe("the tool", () => {
   let scene: ToolScene;
-  beforeEach(async () => {
+  let begun: () => void;
+  /** As qa is once dev-1 is asked for. */
+  let asked: () => Promise<void>;
+  /** As qa is with dev-1, and then with dev-2. */
+  let carried: () => Promise<void>;
+  let carriedOn: () => Promise<void>;
+  before(async () => {
     scene = await ToolScene.open({ dev: DEV, qa: QA, stage: STAGE });
     scene.hasDeployed("dev", "build-1", "dev-1");
+    begun = scene.keep();
+    asked = scene.once(() => ask("qa"));
+    carried = scene.once(() => carry("qa", "dev-1"));
+    carriedOn = scene.once(async () => {
+      await carried();
+      await carry("qa", "dev-2");
+    });
   });
-  afterEach(async () => scene.remove());
+  beforeEach(() => begun());
+  after(async () => scene.remove());
 
   const ask = async (environment: string, options = {}) =>
     request(await scene.context(), environment, options);
@@ -62,14 +76,14 @@ describe("the tool", () => {
     });
 
     it("is made once, however often it is asked for", async () => {
-      await ask("qa");
+      await asked();
       const commit = scene.git("rev-parse", "HEAD");
       await ask("qa");
       assert.equal(scene.git("rev-parse", "HEAD"), commit);
     });
 
     it("is finished by the next one when it was killed before its commit", async () => {
-      await ask("qa");
+      await asked();
       scene.git("reset", "--soft", "--quiet", "HEAD~1");
       await ask("qa");
       assert.match(scene.git("log", "-1", "--format=%s"), /Request dev-1 for qa/);
@@ -102,7 +116,7 @@ describe("the tool", () => {
 
   describe("deploy", () => {
     it("deploys what was requested, and records it once", async () => {
-      await ask("qa");
+      await asked();
       assert.equal(await outcome(go("qa")), "done");
       assert.equal(scene.runs("qa")?.["imageTag"], "dev-1");
       assert.equal(await outcome(go("qa")), "done");
@@ -116,7 +130,7 @@ describe("the tool", () => {
     });
 
     it("refuses another plan than the requested one, and says what moved", async () => {
-      await ask("qa");
+      await asked();
       const requested = scene.read("Pulumi.qa.yaml");
       const files = {
         settings: ["Pulumi.qa.yaml", requested.replace("info", "debug")],
@@ -156,7 +170,7 @@ describe("the tool", () => {
     });
 
     it("is held by a rejection until it is asked for anew", async () => {
-      await ask("qa");
+      await asked();
       await reject(await scene.context(), "qa", { reason: "not today" });
       await assert.rejects(go("qa"), /rejected by ann@example.com \(not today\)/);
       await ask("qa");
@@ -186,7 +200,7 @@ describe("the tool", () => {
     });
 
     it("goes back at once when it fails, settings included", async () => {
-      await carry("qa", "dev-1");
+      await carried();
       const text = scene.read("Pulumi.qa.yaml").replace("info", "debug");
       scene.write("Pulumi.qa.yaml", `${text}  baton:approval: { required: 0 }\n`);
       scene.hasDeployed("dev", "build-2", "dev-2");
@@ -208,7 +222,7 @@ describe("the tool", () => {
     });
 
     it("touches nothing more when it was refused before anything changed", async () => {
-      await carry("qa", "dev-1");
+      await carried();
       scene.hasDeployed("dev", "build-2", "dev-2");
       await ask("qa");
       scene.pulumi("up-refused", "the stack is currently locked by 1 lock(s)");
@@ -221,7 +235,7 @@ describe("the tool", () => {
     });
 
     it("says so when the way back fails too, and rollback goes on from there", async () => {
-      await carry("qa", "dev-1");
+      await carried();
       scene.hasDeployed("dev", "build-2", "dev-2");
       await ask("qa");
       scene.pulumi("up-fails", "dev-1\ndev-2");
@@ -239,7 +253,7 @@ describe("the tool", () => {
     });
 
     it("fails plainly where there is nothing to go back to", async () => {
-      await ask("qa");
+      await asked();
       scene.pulumi("up-fails", "dev-1");
       assert.notEqual(await outcome(go("qa")), "done");
       assert.match(last(), /dev-1 failed, and there is no former release/);
@@ -248,8 +262,7 @@ describe("the tool", () => {
 
   describe("rollback", () => {
     it("goes to the former release, and commits it", async () => {
-      await carry("qa", "dev-1");
-      await carry("qa", "dev-2");
+      await carriedOn();
       assert.equal(await outcome(back("qa")), "done");
       assert.deepEqual(scene.runs("qa"), {
         imageTag: "dev-1",
@@ -264,8 +277,7 @@ describe("the tool", () => {
     });
 
     it("is undone by a new request, which needs new words", async () => {
-      await carry("qa", "dev-1");
-      await carry("qa", "dev-2");
+      await carriedOn();
       await back("qa");
       await assert.rejects(go("qa"), /another one: tag, digest moved/);
       await ask("qa");
@@ -277,7 +289,8 @@ describe("the tool", () => {
     });
 
     it("goes further back the second time, or where it is told", async () => {
-      for (const tag of ["dev-1", "dev-2", "dev-3"]) await carry("qa", tag);
+      await carriedOn();
+      await carry("qa", "dev-3");
       await back("qa");
       await back("qa");
       assert.equal(scene.runs("qa")?.["imageTag"], "dev-1");
@@ -287,7 +300,7 @@ describe("the tool", () => {
     });
 
     it("is refused where nothing was deployed before", async () => {
-      await carry("qa", "dev-1");
+      await carried();
       await assert.rejects(back("qa"), /the former release is missing/);
     });
 
@@ -300,8 +313,7 @@ describe("the tool", () => {
     });
 
     it("is finished by the same command when it was killed before its commit", async () => {
-      await carry("qa", "dev-1");
-      await carry("qa", "dev-2");
+      await carriedOn();
       const [file, commit] = [scene.read("Pulumi.qa.yaml"), scene.git("rev-parse", "HEAD")];
       await back("qa");
       // As if the tool had been killed right after Pulumi was done.
@@ -314,8 +326,7 @@ describe("the tool", () => {
     });
 
     it("loses nothing that was not committed", async () => {
-      await carry("qa", "dev-1");
-      await carry("qa", "dev-2");
+      await carriedOn();
       const edited = `${scene.read("Pulumi.qa.yaml")}  baton:quota: { pods: 5 }\n`;
       scene.write("Pulumi.qa.yaml", edited);
       await back("qa");
@@ -324,8 +335,7 @@ describe("the tool", () => {
     });
 
     it("leaves the stack file alone when it fails", async () => {
-      await carry("qa", "dev-1");
-      await carry("qa", "dev-2");
+      await carriedOn();
       const file = scene.read("Pulumi.qa.yaml");
       scene.pulumi("up-fails", "dev-1");
       assert.equal(await outcome(back("qa")), "failed");
@@ -335,7 +345,7 @@ describe("the tool", () => {
 
   describe("status", () => {
     it("says what runs, what is asked for and what could move", async () => {
-      await carry("qa", "dev-1");
+      await carried();
       scene.hasDeployed("dev", "build-2", "dev-2");
       const { environments } = (await status(await scene.context())) as unknown as {
         environments: Record<string, unknown>[];
