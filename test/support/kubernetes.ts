@@ -23,6 +23,8 @@ export class KubernetesServer {
   /** What a controller makes of an object that has changed. */
   controller: (path: string, object: Tree) => Tree = (_, object) => object;
 
+  /** What was patched whatever had changed. */
+  readonly unconditional: string[] = [];
   /** Called when an object has been read. */
   afterRead: (path: string) => void = () => undefined;
 
@@ -124,7 +126,8 @@ export class KubernetesServer {
     if (method === "PATCH") {
       const change = JSON.parse(body) as Tree;
       const { resourceVersion } = (change["metadata"] ?? {}) as { resourceVersion?: string };
-      if (resourceVersion !== undefined && resourceVersion !== object.metadata.resourceVersion) {
+      if (resourceVersion === undefined) this.unconditional.push(path);
+      else if (resourceVersion !== object.metadata.resourceVersion) {
         return [409, { message: "the object has been modified" }];
       }
       this.store(path, merge(object, change) as Tree);

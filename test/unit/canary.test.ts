@@ -65,6 +65,7 @@ const LEASE = `${LEASES}/baton-canary`;
 const ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/qa/httproutes";
 const selects = (name: string) => ({ "app.kubernetes.io/name": name });
 const BOTH = { "baton/workload": "web" };
+const ONE_STEP = JSON.stringify([{ weight: 10, duration: 1 }]);
 
 describe("a canary", () => {
   fastClock();
@@ -119,7 +120,6 @@ describe("a canary", () => {
       };
     };
     for (const [name, replicas] of [
-      ["web-0", 2],
       ["web-a", 3],
       ["web-b", 1],
     ] as const) {
@@ -193,6 +193,8 @@ describe("a canary", () => {
 
   it("takes its traffic step by step, and is judged beside the stable release", async () => {
     assert.equal(await read(inputs()), undefined);
+    const older = { metadata: { namespace: "qa", labels: BOTH }, spec: { replicas: 2 } };
+    cluster.put(`${APPS}/deployments`, "web-0", older);
     const seen: unknown[] = [];
     const run = start();
     for (const number of [1, 2]) {
@@ -222,7 +224,7 @@ describe("a canary", () => {
     const backend = { name: "web", port: 80, weight: 1 };
     const others = { matches: [{}], backendRefs: [{ name: "other" }] };
     cluster.put(ROUTES, "web", { spec: { rules: [{ backendRefs: [backend] }, others] } });
-    const given = inputs({}, { route: "web" });
+    const given = inputs({ steps: ONE_STEP }, { route: "web" });
     const run = start(given);
     await until(step(1));
     const weights = () => specOf(`${ROUTES}/web`)?.["rules"] as { backendRefs: object[] }[];
@@ -355,12 +357,14 @@ describe("a canary", () => {
     cluster.afterRead = (path) => {
       const count = (reads.get(path) ?? 0) + 1;
       reads.set(path, count);
-      if (count % 3 === 1 && count < 12)
+      if (count % 3 === 1 && count < 6)
         cluster.patch(path, { metadata: { labels: { n: String(count) } } });
     };
-    await start();
+    cluster.put(ROUTES, "web", { spec: { rules: [{ backendRefs: [{ name: "web" }] }] } });
+    await start(inputs({ steps: ONE_STEP }, { route: "web" }));
     assert.deepEqual(selector(), selects("web-b"));
     assert.equal(replicas(NEW), 3);
+    assert.deepEqual(cluster.unconditional, []);
   });
 
   it("that has all traffic follows another number of pods", async () => {

@@ -1,0 +1,59 @@
+import * as assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { Provider } from "@pulumi/pulumi/provider";
+import { KubernetesServer } from "../support/kubernetes";
+
+const load = createRequire(__filename);
+const SCRIPT = join(__dirname, "..", "..", "provider", "pulumi-resource-promotion");
+
+/** What the script serves, without the server that it starts. */
+function served(): Provider {
+  const sdk = load("@pulumi/pulumi/provider") as { main: (served: Provider) => void };
+  const { main } = sdk;
+  let provider: Provider | undefined;
+  sdk.main = (given) => (provider = given);
+  try {
+    load(SCRIPT);
+  } finally {
+    sdk.main = main;
+  }
+  assert.ok(provider);
+  return provider;
+}
+
+describe("the provider", () => {
+  const provider = served();
+  const urn = (type: string) => `urn:pulumi:qa::baton::a:b$promotion:index:${type}::name`;
+  const diff = (type: string, olds: object, news: object) =>
+    provider.diff?.("id", urn(type), olds, news);
+
+  it("sees a change where an input has changed, and nowhere else", async () => {
+    const bake = { namespace: "qa", deployments: "web", seconds: 5 };
+    assert.deepEqual(await diff("Bake", bake, { ...bake }), { changes: false, replaces: [] });
+    const longer = await diff("Bake", bake, { ...bake, seconds: 6 });
+    assert.deepEqual(longer, { changes: true, replaces: [] });
+    const other = await diff("Bake", bake, { ...bake, deployments: "web-b" });
+    assert.deepEqual(other, { changes: true, replaces: ["deployments"] });
+  });
+
+  it("goes through a canary's steps again where its traffic was taken back", async () => {
+    const cluster = await KubernetesServer.start();
+    try {
+      const selects = (name: string) => ({ "app.kubernetes.io/name": name });
+      const traffic = JSON.stringify([{ service: "web", to: selects("web-b") }]);
+      const canary = { namespace: "qa", deployments: "web-b", traffic };
+      const changes = async () => (await diff("Canary", canary, { ...canary }))?.changes;
+      const services = "/api/v1/namespaces/qa/services";
+      assert.equal(await changes(), true, "there is no Service");
+      cluster.put(services, "web", { spec: { selector: selects("web-b") } });
+      assert.equal(await changes(), false);
+      cluster.patch(`${services}/web`, { spec: { selector: selects("web-a") } });
+      assert.equal(await changes(), true);
+      cluster.failure = 403;
+      assert.equal(await changes(), true, "whoever drives it will say why");
+    } finally {
+      await cluster.stop();
+    }
+  });
+});
