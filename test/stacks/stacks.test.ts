@@ -272,8 +272,8 @@ function render({ resources, outputs }: Run, registryHost: string): string {
   const document = { resources: Object.assign({}, ...shown) as object, outputs };
   return stringify(document, { lineWidth: 0, aliasDuplicateObjects: false })
     .replaceAll(registryHost, "registry.example.com")
-    .replace(/("baton\/verifies"|baton\/verifies): \w+/g, "baton/verifies: (hash)")
-    .replace(/^( +spec): [0-9a-f]{16}$/gm, "$1: (hash)")
+    .replace(/("baton\/verifies"|baton\/verifies): "?\w+"?/g, "baton/verifies: (hash)")
+    .replace(/^( +spec): "?[0-9a-f]{16}"?$/gm, "$1: (hash)")
     .replace(/( job\/.*)-[0-9a-f]{8}$/gm, "$1-(hash)");
 }
 
