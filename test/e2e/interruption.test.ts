@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -169,6 +169,15 @@ describe("two at once", () => {
     while (!existsSync(join(scene.folder, file))) await setTimeout(50);
   };
 
+  /** Whether any run of Pulumi has found the stack locked. */
+  const wasRefused = () => {
+    const folder = join(scene.folder, ".git/baton/qa");
+    const logs = readdirSync(folder).map((name) => join(folder, name, "log"));
+    return logs.some(
+      (log) => existsSync(log) && /currently locked/.test(readFileSync(log, "utf8")),
+    );
+  };
+
   it("refuse each other's lock at first; then one deploys, and the other finds that out", async () => {
     scene.pulumi("lock-takes", "1");
     const [first, second] = await deployTwice();
@@ -226,6 +235,8 @@ describe("two at once", () => {
     const killed = await walk.run(scene, DEPLOY, "ann", { at, when: "aside" });
     assert.equal(killed.exitCode, null);
     const carriesOn = walk.run(scene, DEPLOY);
+    // However long it takes until it finds the other at work.
+    while (!wasRefused()) await setTimeout(100);
     await setTimeout(4000);
     scene.pulumi("up-waits", undefined);
     const again = await carriesOn;
