@@ -2,14 +2,14 @@
 export interface Figure {
   /** What is measured, for people. */
   readonly measure: string;
-  readonly unit: "s" | "KiB";
+  readonly unit: "s" | "KiB" | "%" | "requests";
   /** Baton's own, in `unit`. */
   readonly baton: number;
   /** What Baton is compared with, for people. */
   readonly comparedWith: string;
   /** The other's, in `unit`. */
   readonly compared: number;
-  /** `baton / compared`. */
+  /** `baton / compared`; no number where both are 0. */
   readonly ratio: number;
   readonly limit?: Limit;
   /** How the limit is kept; absent where there is none. */

@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { isUp } from "../sandbox/host";
 import { showOnTerminal } from "../sandbox/progress";
 import type { Figure } from "./figure";
+import { measureDelivery } from "./delivery";
 import { measureLedger } from "./ledger";
 import { measurePath } from "./path";
 import { measurePreview } from "./preview";
@@ -13,19 +14,21 @@ import { measureTool } from "./tool";
 interface Options {
   readonly only?: (typeof MEASURES)[number];
   readonly rounds: number;
+  readonly requests: number;
   readonly json?: boolean;
 }
 
-const MEASURES = ["preview", "tagging", "path", "tool", "ledger"] as const;
+const MEASURES = ["preview", "tagging", "path", "tool", "ledger", "delivery"] as const;
 
 new Command("bench")
   .description("Measures Baton against the same work done without it, on the sandbox.")
   .addOption(new Option("--only <measure>", "one measure").choices(MEASURES))
-  .option("--rounds <count>", "how many previews of each", parseRounds, 15)
+  .option("--rounds <count>", "how many previews of each", parseCount, 15)
+  .option("--requests <count>", "how many requests each strategy is to bear", parseCount, 50_000)
   .option("--json", "print the figures as JSON")
   .showHelpAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "bench: ")) })
-  .action(async ({ only, rounds, json = false }: Options) => {
+  .action(async ({ only, rounds, requests, json = false }: Options) => {
     if (!(await isUp())) throw new Error("the sandbox is not up; run `npm run sandbox` first");
     const show = json ? showOnStandardError : showOnTerminal;
     const measures = {
@@ -34,6 +37,7 @@ new Command("bench")
       path: () => measurePath(show),
       ledger: () => measureLedger(show),
       tool: () => measureTool(show),
+      delivery: () => measureDelivery(show, requests),
     };
     const figures: Figure[] = [];
     for (const measure of only === undefined ? Object.values(measures) : [measures[only]]) {
@@ -47,10 +51,10 @@ new Command("bench")
     process.exitCode = 1;
   });
 
-function parseRounds(text: string): number {
-  const rounds = Number(text);
-  if (!Number.isInteger(rounds) || rounds < 1) {
+function parseCount(text: string): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1) {
     throw new InvalidArgumentError("expected a whole number from 1");
   }
-  return rounds;
+  return count;
 }

@@ -23,13 +23,14 @@ export function formatTable(figures: readonly Figure[]): string {
 }
 
 function amount(value: number, unit: Figure["unit"]): string {
-  const digits = value < 100 ? 2 : 0;
+  const digits = value < 100 && unit !== "requests" ? 2 : 0;
   const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return `${value.toLocaleString("en", format)} ${unit}`;
 }
 
 /** A small part is said as one to so many. */
 function formatRatio(ratio: number): string {
+  if (ratio === 0 || !Number.isFinite(ratio)) return "";
   if (ratio >= 0.1) return `${ratio.toFixed(2)} : 1`;
   return `1 : ${Math.round(1 / ratio).toLocaleString("en")}`;
 }

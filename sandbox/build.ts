@@ -151,6 +151,16 @@ export const TRIAL: Part = {
   seconds: 30,
 };
 
+/** Built when it is compared with, as nothing else needs it. */
+export const ARGO_ROLLOUTS: Part = {
+  name: "Argo Rollouts",
+  module: "argo-rollouts",
+  programs: {
+    "rollouts-controller": "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+  },
+  seconds: 200,
+};
+
 function packageVersion(name: string): string {
   const manifest = readFileSync(join(ROOT, "node_modules", name, "package.json"), "utf8");
   return (JSON.parse(manifest) as { version: string }).version;
