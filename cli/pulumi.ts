@@ -302,7 +302,7 @@ export class Pulumi {
     show: (line: string) => void,
   ): Promise<boolean> {
     const targets = urns.flatMap((urn) => ["--target", urn]);
-    const args = ["refresh", "--yes", "--skip-preview", ...targets];
+    const args = ["refresh", "--yes", "--skip-preview", "--suppress-outputs", ...targets];
     this.said.clear();
     const run = await this.runs.start(this.folder, stack, stackFile, args, show);
     return run.succeeded;
@@ -368,7 +368,13 @@ export class Pulumi {
       if (lockedBy.length > 0) return lockedBy;
       if (imported.failed) throw unrepaired(stack, clean(imported.stderr));
     }
-    const args = ["refresh", "--yes", "--skip-preview", "--clear-pending-creates"];
+    const args = [
+      "refresh",
+      "--yes",
+      "--skip-preview",
+      "--suppress-outputs",
+      "--clear-pending-creates",
+    ];
     const refreshed = await this.runs.start(this.folder, stack, stackFile, args, show);
     if (refreshed.succeeded) return [];
     const lockedBy = locksOf(refreshed.output);

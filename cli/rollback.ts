@@ -104,16 +104,25 @@ async function attempt(
   }
   await writeAtomically(path, text);
   await ledger.commitWayBack(environment, file, left.tag, target, head);
-  const ref = await ledger.record(
-    {
-      environment,
-      result: "rolled-back",
-      ...target,
-      commit: await ledger.head(),
-      left: ran ? left : undefined,
-    },
-    context.now(),
-  );
+  // Another run may have done the same, and have said so by now.
+  const [newest] = await ledger.outcomes(environment);
+  const isRecorded =
+    newest?.ref !== last?.ref &&
+    newest?.result === "rolled-back" &&
+    newest.tag === target.tag &&
+    newest.digest === target.digest;
+  const ref = isRecorded
+    ? newest.ref
+    : await ledger.record(
+        {
+          environment,
+          result: "rolled-back",
+          ...target,
+          commit: await ledger.head(),
+          left: ran ? left : undefined,
+        },
+        context.now(),
+      );
   print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${ref}).`);
   if (ran && left.digest !== target.digest) print(heldEverywhere(left.tag));
   await context.announce(environment, {

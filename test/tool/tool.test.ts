@@ -261,6 +261,20 @@ describe("the tool", () => {
   });
 
   describe("rollback", () => {
+    it("is recorded once, where two have gone the same way", async () => {
+      await carriedOn();
+      const context = await scene.context();
+      const up = context.pulumi.up.bind(context.pulumi);
+      // The other one comes as soon as this one lets go of the stack.
+      context.pulumi.up = async (...args) => {
+        const result = await up(...args);
+        assert.equal(await outcome(back("qa")), "done");
+        return result;
+      };
+      assert.equal(await outcome(rollback(context, "qa", {})), "done");
+      assert.deepEqual(scene.results("qa").slice(1), ["deployed dev-2", "rolled-back dev-1"]);
+    });
+
     it("goes to the former release, and commits it", async () => {
       await carriedOn();
       assert.equal(await outcome(back("qa")), "done");

@@ -215,6 +215,8 @@ describe("a release in use", () => {
         "baton:quota": { pods: 20, "limits.cpu": 16, "limits.memory": "8Gi" },
         "baton:workloads.web.autoscale": { minReplicas: 2, maxReplicas: 4, cpuUtilization: 90 },
         "baton:workloads.web.replicas": null,
+        // So much that this traffic makes no autoscaler add a pod.
+        "baton:workloads.web.resources": { requests: { cpu: "100m" } },
         "baton:rollout.strategy": "canary",
         "baton:rollout.steps": [
           { weight: 25, duration: "10s" },
