@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
-import { release } from "../support/releases";
+import { ProdReleases, release } from "../support/releases";
 
 const rollout = { strategy: "blueGreen", bake: "15m" };
 const APP = "app.kubernetes.io/name";
@@ -11,18 +11,13 @@ const BUDGET = "kubernetes:policy/v1:PodDisruptionBudget";
 
 describe("blueGreen", () => {
   let harness: ProgramHarness;
-  before(async () => (harness = await ProgramHarness.start()));
+  let releases: ProdReleases;
+  before(async () => {
+    harness = await ProgramHarness.start();
+    releases = new ProdReleases(harness, rollout);
+  });
   after(() => harness.stop());
 
-  /** Deploys build 45, or another one, to prod, after what the last outputs say. */
-  async function deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
-    const options = { config: { rollout, ...config }, ...(lastOutputs && { lastOutputs }) };
-    return harness.run(release(harness, "prod", options));
-  }
-  async function deployNext(lastOutputs: Run["outputs"], config: object = {}): Promise<Run> {
-    harness.registry.push("build 46", "stage-46");
-    return deploy(lastOutputs, { imageTag: "stage-46", version: "v1.5.0", ...config });
-  }
   const find = ({ resources }: Run, type: string, name: string): Registered | undefined =>
     resources.find((one) => one.type === type && one.name === name);
   const specOf = (resource: Registered | undefined) =>
@@ -33,7 +28,7 @@ describe("blueGreen", () => {
     ) as unknown;
 
   it("gives a release a Deployment and a Service of its own", async () => {
-    const run = await deploy();
+    const run = await releases.deploy();
     assert.equal(find(run, DEPLOYMENT, "web"), undefined);
     assert.deepEqual(specOf(find(run, DEPLOYMENT, "web-stage-45"))["selector"], {
       matchLabels: { [APP]: "web-stage-45" },
@@ -46,7 +41,7 @@ describe("blueGreen", () => {
   });
 
   it("verifies it on its own Service, then switches, then bakes, then gives the tag", async () => {
-    const run = await deploy();
+    const run = await releases.deploy();
     const suite = find(run, "kubernetes:batch/v1:Job", "verification-smoke");
     assert.match(JSON.stringify(suite?.inputs), /"http:\/\/web-stage-45\.prod\.svc"/);
     assert.ok(suite);
@@ -65,8 +60,8 @@ describe("blueGreen", () => {
   });
 
   it("keeps the former release as it was, with as many pods, and knows the way back", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
     for (const type of [DEPLOYMENT, SERVICE, BUDGET]) {
       const [was, is] = [first, second].map((run) => find(run, type, "web-stage-45"));
       assert.deepEqual(is?.inputs, was?.inputs, type);
@@ -98,27 +93,30 @@ describe("blueGreen", () => {
   });
 
   it("keeps two releases, whatever is run again", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
-    const again = await deployNext(second.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
+    const again = await releases.deployNext(second.outputs);
     assert.deepEqual(again.outputs["colours"], second.outputs["colours"]);
     const names = ({ resources }: Run) =>
       resources.map(({ type, name }) => `${type} ${name}`).sort();
     assert.deepEqual(names(again), names(second));
     harness.registry.push("build 47", "stage-47");
-    const third = await deploy(second.outputs, { imageTag: "stage-47", version: "v1.6.0" });
+    const third = await releases.deploy(second.outputs, {
+      imageTag: "stage-47",
+      version: "v1.6.0",
+    });
     assert.equal(find(third, DEPLOYMENT, "web-stage-45"), undefined);
     assert.ok(find(third, DEPLOYMENT, "web-stage-46"));
   });
 
   it("removes the former release when it is told to, and no release that it would switch from", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
     process.env["BATON_CLEANUP"] = "1";
     try {
-      const next = await deployNext(first.outputs);
+      const next = await releases.deployNext(first.outputs);
       assert.ok(find(next, DEPLOYMENT, "web-stage-45"), "serves until the switch");
-      const cleaned = await deployNext(second.outputs);
+      const cleaned = await releases.deployNext(second.outputs);
       const left = cleaned.resources.filter(({ name }) => name.includes("stage-45"));
       assert.deepEqual(left, []);
       assert.equal((cleaned.outputs["colours"] as { kept?: unknown }).kept, undefined);
@@ -133,10 +131,10 @@ describe("blueGreen", () => {
   });
 
   it("goes back by a switch, and without a bake", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
     harness.registry.push("build 45", "prod-v1.4.0");
-    const back = await deploy(second.outputs, { rollbackOf: "stage-46" });
+    const back = await releases.deploy(second.outputs, { rollbackOf: "stage-46" });
     for (const type of [DEPLOYMENT, SERVICE, BUDGET]) {
       const [was, is] = [first, back].map((run) => find(run, type, "web-stage-45"));
       assert.deepEqual(is?.inputs, was?.inputs, type);
@@ -149,19 +147,19 @@ describe("blueGreen", () => {
 
   it("takes over from another strategy without touching what serves", async () => {
     const running = { release: { imageTag: "stage-44" } };
-    const run = await deploy(running);
+    const run = await releases.deploy(running);
     assert.deepEqual(switchesOf(run), [
       { service: "web", to: { [APP]: "web-stage-45" }, from: { [APP]: "web" } },
     ]);
   });
 
   it("keeps no secret in its record", async () => {
-    const { outputs } = await deploy();
+    const { outputs } = await releases.deploy();
     assert.ok(!JSON.stringify(outputs["colours"]).includes("generated-"));
   });
 
   it("lets callers through to every colour", async () => {
-    const run = await deploy();
+    const run = await releases.deploy();
     const policy = find(
       run,
       "kubernetes:networking.k8s.io/v1:NetworkPolicy",

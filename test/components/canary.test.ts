@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
-import { release } from "../support/releases";
+import { ProdReleases, release } from "../support/releases";
 
 const steps = [
   { weight: 20, duration: "1m" },
@@ -28,17 +28,13 @@ const GATEWAY = {
 
 describe("canary", () => {
   let harness: ProgramHarness;
-  before(async () => (harness = await ProgramHarness.start()));
+  let releases: ProdReleases;
+  before(async () => {
+    harness = await ProgramHarness.start();
+    releases = new ProdReleases(harness, rollout);
+  });
   after(() => harness.stop());
 
-  async function deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
-    const options = { config: { rollout, ...config }, ...(lastOutputs && { lastOutputs }) };
-    return harness.run(release(harness, "prod", options));
-  }
-  async function deployNext(lastOutputs: Run["outputs"], config: object = {}): Promise<Run> {
-    harness.registry.push("build 46", "stage-46");
-    return deploy(lastOutputs, { imageTag: "stage-46", version: "v1.5.0", ...config });
-  }
   const find = ({ resources }: Run, type: string, name: string): Registered => {
     const found = resources.find((one) => one.type === type && one.name === name);
     assert.ok(found, `${type} ${name}`);
@@ -51,14 +47,14 @@ describe("canary", () => {
     JSON.parse(String(resource.inputs["traffic"])) as unknown;
 
   it("gives an environment's first release all traffic at once", async () => {
-    const run = await deploy();
+    const run = await releases.deploy();
     assert.ok(!has(run, CANARY));
     assert.equal(find(run, ROLLOUT, "web-stage-45-rollout").inputs["pods"], LEAST);
   });
 
   it("verifies a release, then gives it its traffic in steps, then an autoscaler, then bakes", async () => {
-    const first = await deploy();
-    const run = await deployNext(first.outputs);
+    const first = await releases.deploy();
+    const run = await releases.deployNext(first.outputs);
     const deployment = find(run, DEPLOYMENT, "web-stage-46");
     assert.ok(!("replicas" in specOf(deployment)), "one");
     assert.deepEqual(deployment.options.ignoreChanges, ["spec.replicas"]);
@@ -101,30 +97,30 @@ describe("canary", () => {
 
   it("keeps a release with the pods that it was given", async () => {
     const workloads = { web: { autoscale: null, replicas: 4 } };
-    const first = await deploy(undefined, { workloads });
-    const second = await deployNext(first.outputs, { workloads });
+    const first = await releases.deploy(undefined, { workloads });
+    const second = await releases.deployNext(first.outputs, { workloads });
     assert.ok(!("replicas" in specOf(find(second, DEPLOYMENT, "web-stage-46"))), "one");
     harness.registry.push("build 47", "stage-47");
     const more = { imageTag: "stage-47", version: "v1.6.0", workloads };
-    const third = await deploy(second.outputs, more);
+    const third = await releases.deploy(second.outputs, more);
     const kept = find(third, DEPLOYMENT, "web-stage-46");
     assert.equal(specOf(kept)["replicas"], 4, "if it had to be made anew");
     assert.deepEqual(kept.options.ignoreChanges, ["spec.replicas"]);
   });
 
   it("is the same whatever is run again", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
-    const again = await deployNext(second.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
+    const again = await releases.deployNext(second.outputs);
     assert.deepEqual(gateOf(again).inputs, gateOf(second).inputs);
     assert.deepEqual(again.outputs["colours"], second.outputs["colours"]);
   });
 
   it("goes back by a switch, without steps and without a bake", async () => {
-    const first = await deploy();
-    const second = await deployNext(first.outputs);
+    const first = await releases.deploy();
+    const second = await releases.deployNext(first.outputs);
     harness.registry.push("build 45", "prod-v1.4.0");
-    const back = await deploy(second.outputs, { rollbackOf: "stage-46" });
+    const back = await releases.deploy(second.outputs, { rollbackOf: "stage-46" });
     assert.ok(!has(back, CANARY));
     const bake = find(back, BAKE, "verification-bake");
     assert.equal(bake.inputs["seconds"], 0);
@@ -133,7 +129,7 @@ describe("canary", () => {
   });
 
   it("switches at once from a strategy whose pods a Service cannot share", async () => {
-    const run = await deploy({ release: { imageTag: "stage-44" } });
+    const run = await releases.deploy({ release: { imageTag: "stage-44" } });
     assert.ok(!has(run, CANARY));
     assert.deepEqual(trafficOf(find(run, BAKE, "verification-bake")), [
       { service: "web", to: { [APP]: "web-stage-45" }, from: { [APP]: "web" } },
@@ -142,14 +138,14 @@ describe("canary", () => {
   });
 
   it("goes on from blueGreen", async () => {
-    const blueGreen = await deploy(undefined, { rollout: { strategy: "blueGreen" } });
-    const run = await deployNext(blueGreen.outputs);
+    const blueGreen = await releases.deploy(undefined, { rollout: { strategy: "blueGreen" } });
+    const run = await releases.deployNext(blueGreen.outputs);
     assert.match(String(gateOf(run).inputs["traffic"]), /"stable":"web-stage-45"/);
   });
 
   it("leaves the division to an HTTPRoute where there is one", async () => {
-    const first = await deploy(undefined, GATEWAY);
-    const run = await deployNext(first.outputs, {
+    const first = await releases.deploy(undefined, GATEWAY);
+    const run = await releases.deployNext(first.outputs, {
       ...GATEWAY,
       rollout: { ...rollout, steps: [{ weight: 90, duration: "1m" }] },
     });

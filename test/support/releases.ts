@@ -1,4 +1,4 @@
-import type { ProgramHarness, RunOptions } from "./program";
+import type { ProgramHarness, Run, RunOptions } from "./program";
 
 /** What each committed stack takes when build 45 has come that far. */
 const TAKEN: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -20,4 +20,24 @@ export function release(
   if (taken === undefined) throw new Error(`no release is known for ${stack}: add it here`);
   harness.registry.push("build 45", String(taken["imageTag"]));
   return { stack, ...options, config: { ...taken, ...options.config } };
+}
+
+/** Builds 45 and 46 in prod, each after what the stack's last outputs say. */
+export class ProdReleases {
+  /** @param rollout how they take their traffic */
+  constructor(
+    private readonly harness: ProgramHarness,
+    private readonly rollout: object,
+  ) {}
+
+  async deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
+    const given = { config: { rollout: this.rollout, ...config } };
+    const options = lastOutputs === undefined ? given : { ...given, lastOutputs };
+    return this.harness.run(release(this.harness, "prod", options));
+  }
+
+  async deployNext(lastOutputs: Run["outputs"], config: object = {}): Promise<Run> {
+    this.harness.registry.push("build 46", "stage-46");
+    return this.deploy(lastOutputs, { imageTag: "stage-46", version: "v1.5.0", ...config });
+  }
 }

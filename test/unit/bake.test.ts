@@ -1,13 +1,11 @@
 import * as assert from "node:assert/strict";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { text } from "node:stream/consumers";
 import { setTimeout } from "node:timers/promises";
 import { create, read, type BakeInputs } from "../../provider/bake";
 import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
 import { BAKE, runningBake } from "../../provider/progress";
 import { fastClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
+import { PrometheusServer } from "../support/prometheus";
 
 const APPS = "/apis/apps/v1/namespaces/qa";
 const NEW = `${APPS}/deployments/web-b`;
@@ -19,7 +17,7 @@ const selects = (name: string) => ({ "app.kubernetes.io/name": name });
 describe("a bake", () => {
   fastClock();
   let cluster: KubernetesServer;
-  let prometheus: Server;
+  let prometheus: PrometheusServer;
   let analysis: string;
   /** What Prometheus says of each query that holds the word. */
   let metrics: Record<string, number>;
@@ -27,18 +25,12 @@ describe("a bake", () => {
   let told: string[];
 
   before(async () => {
-    prometheus = createServer((request, response) => {
-      void text(request).then((body) => {
-        const query = new URLSearchParams(body).get("query") ?? "";
-        asked.push(query);
-        const value = metrics[query.split(" ")[0] ?? ""];
-        const result = value === undefined ? [] : [{ metric: {}, value: [1, String(value)] }];
-        response.end(JSON.stringify({ status: "success", data: { resultType: "vector", result } }));
-      });
+    prometheus = await PrometheusServer.start((query) => {
+      asked.push(query);
+      return metrics[query.split(" ")[0] ?? ""];
     });
-    await new Promise<void>((resolve) => prometheus.listen(0, "127.0.0.1", resolve));
     analysis = JSON.stringify({
-      prometheus: `http://127.0.0.1:${(prometheus.address() as AddressInfo).port}`,
+      prometheus: prometheus.url,
       interval: 1,
       window: 10,
       failuresInARow: 1,
@@ -48,7 +40,7 @@ describe("a bake", () => {
       whenTooLittleTraffic: "hold",
     });
   });
-  after(() => prometheus.close());
+  after(() => prometheus.stop());
 
   beforeEach(async () => {
     metrics = { requests: 100, errors: 0 };

@@ -1,8 +1,5 @@
 import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { text } from "node:stream/consumers";
 import { setTimeout } from "node:timers/promises";
 import { create as bake } from "../../provider/bake";
 import { create, read, type CanaryInputs } from "../../provider/canary";
@@ -11,6 +8,7 @@ import { BAKE, progressOf } from "../../provider/progress";
 import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
 import { fastClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
+import { PrometheusServer } from "../support/prometheus";
 
 describe("a canary's pods", () => {
   const weight = fc.integer({ min: 1, max: 99 });
@@ -70,7 +68,7 @@ const ONE_STEP = JSON.stringify([{ weight: 10, duration: 1 }]);
 describe("a canary", () => {
   fastClock();
   let cluster: KubernetesServer;
-  let prometheus: Server;
+  let prometheus: PrometheusServer;
   let analysis: string;
   /** What Prometheus says of a query. */
   let metric: (query: string) => number | undefined;
@@ -79,19 +77,12 @@ describe("a canary", () => {
   let stop: AbortController;
 
   before(async () => {
-    prometheus = createServer((request, response) => {
-      void text(request).then((body) => {
-        const parameters = new URLSearchParams(body);
-        const query = parameters.get("query") ?? "";
-        asked.push(parameters.has("time") ? `${query} at a time` : query);
-        const value = metric(query);
-        const result = value === undefined ? [] : [{ metric: {}, value: [1, String(value)] }];
-        response.end(JSON.stringify({ status: "success", data: { resultType: "vector", result } }));
-      });
+    prometheus = await PrometheusServer.start((query, isPast) => {
+      asked.push(isPast ? `${query} at a time` : query);
+      return metric(query);
     });
-    await new Promise<void>((resolve) => prometheus.listen(0, "127.0.0.1", resolve));
     analysis = JSON.stringify({
-      prometheus: `http://127.0.0.1:${(prometheus.address() as AddressInfo).port}`,
+      prometheus: prometheus.url,
       interval: 1,
       window: 1,
       failuresInARow: 1,
@@ -101,7 +92,7 @@ describe("a canary", () => {
       whenTooLittleTraffic: "goBack",
     });
   });
-  after(() => prometheus.close());
+  after(() => prometheus.stop());
 
   beforeEach(async () => {
     metric = (query) => (query.startsWith("requests") ? 100 : 0);
