@@ -195,14 +195,21 @@ describe("a release in use", () => {
 
   describe("step by step", () => {
     let stable: string;
-    const replicasOf = async (name: string) => {
-      const namespace = scene.namespaceOf(DEV);
-      return (await scene.apps.readNamespacedDeployment({ namespace, name })).spec?.replicas;
+    const podsOf = async (tag: string) => {
+      const name = { namespace: scene.namespaceOf(DEV), name: `web-${tag}` };
+      return (await scene.apps.readNamespacedDeployment(name)).spec?.replicas ?? 0;
     };
-    const readyIn = async (selector: Record<string, string>) => {
-      const text = Object.entries(selector).map(([key, value]) => `${key}=${value}`);
-      return (await scene.pods(DEV, text.join(","))).length;
-    };
+    /** The autoscaler gives the stable release what it needs, and the other one follows. */
+    const serveTogether = (tag: string) =>
+      until(
+        "both releases' pods",
+        async () => {
+          const [former = 0, next = 0] = await Promise.all([stable, tag].map(podsOf));
+          const selected = await scene.pods(DEV, "baton/workload=web");
+          return next >= former && selected.length === former + next;
+        },
+        PATIENCE,
+      );
     const isInSecond = (tag: string) => async () => {
       const namespace = scene.namespaceOf(DEV);
       const read = scene.apps.readNamespacedDeployment({ namespace, name: `web-${tag}` });
@@ -233,20 +240,22 @@ describe("a release in use", () => {
       const next = await fresh();
       const { failed } = await underTraffic(async () => {
         const up = scene.deploy(DEV, next);
-        await until("the second step", isInSecond(next), PATIENCE);
-        await setTimeout(5_000);
-        assert.equal(await readyIn({ "baton/workload": "web" }), 4, "what the Service selects");
-        await up;
+        const shared = until("the second step", isInSecond(next), PATIENCE).then(() =>
+          serveTogether(next),
+        );
+        // Also where it is not as it should be, the next test must find the stack at rest.
+        await Promise.allSettled([up, shared]);
+        await Promise.all([up, shared]);
       });
       console.log((await log()).replace(/^/gm, "      | "));
       assert.equal(failed, 0);
-      assert.match(await log(), /step 1 of 2, 25 % for 10 s: 1 of 3 pods of web, 33 %; judged by/);
+      assert.match(
+        await log(),
+        /step 1 of 2, 25 % for 10 s: \d of \d pods of web, \d+ %; judged by/,
+      );
       assert.equal(await live(), `web-${next}`);
       assert.deepEqual(await deployments(), [`web-${stable}`, `web-${next}`].sort());
-      assert.deepEqual(
-        [await replicasOf(`web-${stable}`), await replicasOf(`web-${next}`)],
-        [2, 2],
-      );
+      assert.ok((await podsOf(next)) >= (await podsOf(stable)), "as many as there were");
       assert.ok(await earned());
       const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
       const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
@@ -257,6 +266,7 @@ describe("a release in use", () => {
     it("that fails only under load loses its share at once, and the stable one keeps its pods", async () => {
       await set({ "baton:workloads.web.args": ["--port=9898", BROKEN] });
       const bad = await fresh();
+      const before = await podsOf(stable);
       await underTraffic(async () => {
         await assert.rejects(scene.deploy(DEV, bad), (error: Error) => {
           console.log(error.message.replace(/^/gm, "      | "));
@@ -268,7 +278,7 @@ describe("a release in use", () => {
         assert.equal(await live(), `web-${stable}`);
       });
       assert.equal(await earned(), undefined);
-      assert.equal(await replicasOf(`web-${stable}`), 2);
+      assert.ok((await podsOf(stable)) >= before);
       const { failed, all } = await underTraffic(() => setTimeout(2_000));
       assert.ok(all > 0);
       assert.equal(failed, 0, "the stable release serves");
@@ -279,6 +289,12 @@ describe("a release in use", () => {
     });
 
     it("is carried on with after a kill in the middle, without losing a request", async () => {
+      await set({
+        "baton:rollout.steps": [
+          { weight: 25, duration: "10s" },
+          { weight: 50, duration: "30s" },
+        ],
+      });
       const next = await fresh();
       await scene.project.setConfig(DEV, "imageTag", next);
       const { failed } = await underTraffic(async () => {
@@ -291,11 +307,11 @@ describe("a release in use", () => {
           reject: false,
         });
         await until("the second step", isInSecond(next), PATIENCE);
-        await setTimeout(5_000);
+        await serveTogether(next);
         process.kill(-(up.pid ?? 0), "SIGKILL");
         await up;
         assert.equal(await earned(), undefined);
-        assert.equal(await readyIn({ "baton/workload": "web" }), 4, "both go on serving");
+        await serveTogether(next);
         await scene.project.pulumi("cancel", "--yes", "--stack", DEV);
         await scene.project.up(DEV);
       });
@@ -303,7 +319,7 @@ describe("a release in use", () => {
       assert.equal(failed, 0);
       assert.match(await log(), /waiting for another run, .*, to end or to give no sign of life/);
       assert.doesNotMatch(await log(), /step 1 of 2/);
-      assert.match(await log(), /step 2 of 2, 50 % for 10 s/);
+      assert.match(await log(), /step 2 of 2, 50 % for 30 s/);
       assert.equal(await live(), `web-${next}`);
       assert.ok(await earned());
     });
