@@ -17,6 +17,12 @@ export function surgePods(maxSurge: string, replicas: number): number {
 }
 
 /**
+ * How many former releases stand beside a new one. With blueGreen the one before the former is
+ * removed as the last of all; a canary takes its pods away first.
+ */
+const BESIDE = { rolling: 0, blueGreen: 2, canary: 1 } as const;
+
+/**
  * The most that can run at once: every workload at its largest, its surge, one run of each CronJob
  * and the largest suite or step of the database's (they run one after another).
  */
@@ -38,9 +44,8 @@ export function peakDemand(config: Config): Demand {
   for (const workload of Object.values(config.workloads)) {
     const replicas = workload.autoscale?.maxReplicas ?? workload.replicas ?? 1;
     const surge = workload.kind === "CronJob" ? 0 : surgePods(config.rollout.maxSurge, replicas);
-    // The former release stands beside the new one.
-    const beside = standsBeside(config, workload) ? replicas : 0;
-    add(replicas + surge + beside, workload.resources);
+    const beside = standsBeside(config, workload) ? BESIDE[config.rollout.strategy] : 0;
+    add(replicas * (1 + beside) + surge, workload.resources);
   }
   const { database } = config;
   // Ahead of the rollout, one after another; a scheduled backup may come at any time.
@@ -66,7 +71,7 @@ export function peakDemand(config: Config): Demand {
 /** A quota that is smaller than the rollout's peak stops it half-way; say so before it starts. */
 export function quotaProblems(where: string, config: Config): Problem[] {
   const beside = Object.values(config.workloads).some((one) => standsBeside(config, one))
-    ? "the former release beside it, "
+    ? `${BESIDE[config.rollout.strategy] === 1 ? "the former release" : "two former releases"} beside it, `
     : "";
   return Object.entries(peakDemand(config)).flatMap(([key, amount]) => {
     const hard = config.quota[key];

@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
-import { ProdReleases, release } from "../support/releases";
+import { ProdReleases, release, ROOM } from "../support/releases";
 
 const rollout = { strategy: "blueGreen", bake: "15m" };
 const APP = "app.kubernetes.io/name";
@@ -14,7 +14,7 @@ describe("blueGreen", () => {
   let releases: ProdReleases;
   before(async () => {
     harness = await ProgramHarness.start();
-    releases = new ProdReleases(harness, rollout);
+    releases = new ProdReleases(harness, { rollout, quota: ROOM });
   });
   after(() => harness.stop());
 
@@ -168,12 +168,13 @@ describe("blueGreen", () => {
     assert.deepEqual(specOf(policy)["podSelector"], { matchLabels: { "baton/workload": "web" } });
   });
 
-  it("needs room for both releases", async () => {
-    const quota = { pods: 20 };
-    const message = await harness.refusal(release(harness, "prod", { config: { rollout, quota } }));
+  it("needs room for both releases, and the one before them, which is removed last", async () => {
+    const message = await harness.refusal(
+      release(harness, "prod", { config: { rollout, quota: { ...ROOM, pods: 33 } } }),
+    );
     assert.match(
       message,
-      /quota\["pods"\] is 20; expected at least 24: every workload at its largest, the former release beside it, the rollout's surge and a suite/,
+      /quota\["pods"\] is 33; expected at least 34: every workload at its largest, two former releases beside it, the rollout's surge and a suite/,
     );
   });
 

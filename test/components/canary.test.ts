@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
-import { ProdReleases, release } from "../support/releases";
+import { ProdReleases, release, ROOM } from "../support/releases";
 
 const steps = [
   { weight: 20, duration: "1m" },
@@ -31,7 +31,7 @@ describe("canary", () => {
   let releases: ProdReleases;
   before(async () => {
     harness = await ProgramHarness.start();
-    releases = new ProdReleases(harness, rollout);
+    releases = new ProdReleases(harness, { rollout });
   });
   after(() => harness.stop());
 
@@ -138,7 +138,10 @@ describe("canary", () => {
   });
 
   it("goes on from blueGreen", async () => {
-    const blueGreen = await releases.deploy(undefined, { rollout: { strategy: "blueGreen" } });
+    const blueGreen = await releases.deploy(undefined, {
+      rollout: { strategy: "blueGreen" },
+      quota: ROOM,
+    });
     const run = await releases.deployNext(blueGreen.outputs);
     assert.match(String(gateOf(run).inputs["traffic"]), /"stable":"web-stage-45"/);
   });

@@ -22,16 +22,25 @@ export function release(
   return { stack, ...options, config: { ...taken, ...options.config } };
 }
 
+/** A quota for prod that three releases fit into. */
+export const ROOM = {
+  pods: 40,
+  "requests.cpu": 20,
+  "requests.memory": "20Gi",
+  "limits.cpu": 40,
+  "limits.memory": "40Gi",
+};
+
 /** Builds 45 and 46 in prod, each after what the stack's last outputs say. */
 export class ProdReleases {
-  /** @param rollout how they take their traffic */
+  /** @param config of all of them, such as how they take their traffic */
   constructor(
     private readonly harness: ProgramHarness,
-    private readonly rollout: object,
+    private readonly config: object,
   ) {}
 
   async deploy(lastOutputs?: Run["outputs"], config: object = {}): Promise<Run> {
-    const given = { config: { rollout: this.rollout, ...config } };
+    const given = { config: { ...this.config, ...config } };
     const options = lastOutputs === undefined ? given : { ...given, lastOutputs };
     return this.harness.run(release(this.harness, "prod", options));
   }

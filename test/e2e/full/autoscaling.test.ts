@@ -44,6 +44,7 @@ describe("an autoscaled workload, called all the time", () => {
     build = scene.builds[2] + 400;
     await configure({
       "baton:verification": { run: ["smoke"] },
+      "baton:quota": { pods: 20 },
       "baton:rollout": { strategy: "rolling" },
       "baton:workloads.web.replicas": null,
       "baton:workloads.web.autoscale": { minReplicas: 1, maxReplicas: MOST, cpuUtilization: 10 },
