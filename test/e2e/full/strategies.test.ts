@@ -7,6 +7,7 @@ import { setTimeout } from "node:timers/promises";
 import { parseDocument } from "yaml";
 import { BAKE, progressOf } from "../../../provider/progress";
 import { until } from "../../../sandbox/cluster";
+import { ROOT } from "../../../sandbox/folder";
 import { pushBuild, targetsOf } from "../../../sandbox/images";
 import { PATIENCE, Scene } from "../scene";
 import { Proxy } from "./proxy";
@@ -309,6 +310,9 @@ describe("a release in use", () => {
         await until("the second step", isInSecond(next), PATIENCE);
         await serveTogether(next);
         process.kill(-(up.pid ?? 0), "SIGKILL");
+        // It would go on driving by itself.
+        const provider = join(ROOT, "provider/pulumi-resource-promotion");
+        await execa("pkill", ["--signal", "KILL", "--full", provider], { reject: false });
         await up;
         assert.equal(await earned(), undefined);
         await serveTogether(next);
