@@ -168,14 +168,13 @@ export async function scanTerms(
   return [passes("scan", `the image runs already, although: ${term.says}`)];
 }
 
-function notArrived(environment: string, { message }: NotArrivedError): Term {
-  const [value = "", fix = ""] = message.split(". ");
+function notArrived(environment: string, { value, fix }: NotArrivedError): Term {
   return fails("earned", "it has not arrived", {
     where: environment,
     property: "the registry",
     value,
     expected: "the upstream's release",
-    fix: fix.replace(/\.$/, ""),
+    fix,
   });
 }
 

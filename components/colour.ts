@@ -169,8 +169,3 @@ function autoscaler(
     deleteBeforeReplace: true,
   });
 }
-
-/** What a release of a workload is called: `web-stage-45`. */
-export function colourName(objectName: string, slug: string): string {
-  return `${objectName}-${slug}`;
-}

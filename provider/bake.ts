@@ -1,15 +1,9 @@
-import {
-  ApiException,
-  AppsV1Api,
-  PatchStrategy,
-  setHeaderOptions,
-  type KubeConfig,
-} from "@kubernetes/client-node";
+import { AppsV1Api } from "@kubernetes/client-node";
 import { durationOf } from "../release/analysis";
-import { answerOf, kubeconfigOf, patiently } from "./cluster";
+import { answerOf, isAbsent, kubeconfigOf, patiently } from "./cluster";
 import { Lease } from "./lease";
 import { Measurement, type Stable } from "./measurement";
-import { BAKE, identityOf, progressOf } from "./progress";
+import { forgetProgress, identityOf, progressOf } from "./progress";
 import { Traffic, type Switch } from "./traffic";
 import { Watch, type Run } from "./watch";
 
@@ -62,7 +56,9 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   try {
     await patiently(() => traffic.give(switches));
     // What the former release has shown counts no more: another try of it begins anew.
-    await patiently(() => forget(kubeconfig, namespace, former));
+    await patiently(async () => {
+      for (const name of former) await forgetProgress(kubeconfig, namespace, name);
+    });
   } catch (error) {
     throw watch.unwatched(error);
   } finally {
@@ -85,23 +81,6 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   return watch.id;
 }
 
-async function forget(
-  kubeconfig: KubeConfig,
-  namespace: string,
-  deployments: readonly string[],
-): Promise<void> {
-  const apps = kubeconfig.makeApiClient(AppsV1Api);
-  const body = { metadata: { annotations: { [BAKE]: null } } };
-  const merge = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
-  for (const name of deployments) {
-    await apps
-      .patchNamespacedDeployment({ namespace, name, body }, merge)
-      .catch((error: unknown) => {
-        if (!(error instanceof ApiException && error.code === 404)) throw error;
-      });
-  }
-}
-
 /** Gone unless the bake has passed: a refresh must not let one pass that has not. */
 export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> {
   const { namespace, seconds, spec, analysis } = inputs;
@@ -114,7 +93,7 @@ export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> 
     const identity = identityOf([spec, seconds, analysis], deployment);
     return progress?.state === "passed" && progress.of === identity ? inputs : undefined;
   } catch (error) {
-    if (error instanceof ApiException && error.code === 404) return undefined;
+    if (isAbsent(error)) return undefined;
     throw new Error(`the bake of ${namespace} cannot be read: ${answerOf(error)}`);
   }
 }

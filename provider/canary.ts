@@ -1,12 +1,15 @@
-import {
-  ApiException,
-  AppsV1Api,
-  type KubeConfig,
-  type V1Deployment,
-} from "@kubernetes/client-node";
+import { AppsV1Api, type KubeConfig, type V1Deployment } from "@kubernetes/client-node";
 import { durationOf } from "../release/analysis";
 import { podsFor, shareOf, type By, type Step } from "../release/canary";
-import { answerOf, kubeconfigOf, patiently, ResourceFailed, scaleTo } from "./cluster";
+import {
+  answerOf,
+  isAbsent,
+  kubeconfigOf,
+  labelSelectorOf,
+  patiently,
+  ResourceFailed,
+  scaleTo,
+} from "./cluster";
 import { Lease } from "./lease";
 import { Measurement } from "./measurement";
 import { identityOf, progressOf } from "./progress";
@@ -57,7 +60,7 @@ export async function read(inputs: CanaryInputs): Promise<CanaryInputs | undefin
     const traffic = new Traffic(kubeconfigOf(context), namespace);
     return (await traffic.isGiven(switches)) ? inputs : undefined;
   } catch (error) {
-    if (error instanceof ApiException && error.code === 404) return undefined;
+    if (isAbsent(error)) return undefined;
     throw new Error(`the canary of ${namespace} cannot be read: ${answerOf(error)}`);
   }
 }
@@ -211,9 +214,7 @@ class Canary {
     const apps = this.kubeconfig.makeApiClient(AppsV1Api);
     let gone = true;
     for (const { both, canary, stable } of this.switches) {
-      const labelSelector = Object.entries(both)
-        .map(([key, value]) => `${key}=${value}`)
-        .join(",");
+      const labelSelector = labelSelectorOf(both);
       const { items } = await apps.listNamespacedDeployment({ namespace, labelSelector });
       for (const other of items) {
         if ([canary, stable].includes(other.metadata?.name ?? "")) continue;

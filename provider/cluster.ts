@@ -52,6 +52,26 @@ export function isFinal(error: unknown): boolean {
   return error instanceof ApiException && error.code < 500 && !PASSING.includes(error.code);
 }
 
+/** Whether what was asked for is not there. */
+export function isAbsent(error: unknown): boolean {
+  return error instanceof ApiException && error.code === 404;
+}
+
+/** For `catch`: nothing where there is nothing. */
+export function absent(error: unknown): undefined {
+  if (!isAbsent(error)) throw error;
+}
+
+/** As a list takes it. */
+export function labelSelectorOf(labels: Readonly<Record<string, string>>): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
+}
+
+/** Changes what is named, and leaves all else. */
+export const MERGE = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
+
 /** Tries again as long as that can help. @throws the last answer, or a verdict. */
 export async function patiently<T>(action: () => Promise<T>): Promise<T> {
   const began = Date.now();
@@ -77,7 +97,7 @@ export async function scaleTo(
     .makeApiClient(AppsV1Api)
     .patchNamespacedDeployment(
       { namespace, name, body: { metadata: { resourceVersion }, spec: { replicas } } },
-      setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
+      MERGE,
     );
 }
 
@@ -87,9 +107,7 @@ export async function podsOf(
   { metadata, spec }: V1Deployment,
 ): Promise<V1Pod[]> {
   const labels = { ...spec?.template.metadata?.labels, ...spec?.selector.matchLabels };
-  const labelSelector = Object.entries(labels)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
+  const labelSelector = labelSelectorOf(labels);
   const namespace = metadata?.namespace ?? "";
   const core = kubeconfig.makeApiClient(CoreV1Api);
   return (await core.listNamespacedPod({ namespace, labelSelector })).items;

@@ -1,8 +1,6 @@
 import {
   ApiException,
   CoordinationV1Api,
-  PatchStrategy,
-  setHeaderOptions,
   V1MicroTime,
   type KubeConfig,
   type V1Lease,
@@ -10,14 +8,12 @@ import {
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { setTimeout } from "node:timers/promises";
-import { patiently, ResourceFailed } from "./cluster";
+import { absent, MERGE, patiently, ResourceFailed } from "./cluster";
 
 /** After so many seconds without a sign of life from this run, another one may take it. */
 const DURATION_SECONDS = 15;
 const RENEW_MILLISECONDS = 5000;
 const POLL_MILLISECONDS = 1000;
-
-const MERGE = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
 
 /**
  * A Lease of the namespace: who holds it, drives. As the leader election of Kubernetes' own client
@@ -89,10 +85,7 @@ export class Lease {
   private async read(): Promise<V1Lease | undefined> {
     const { namespace, name } = this;
     const api = this.kubeconfig.makeApiClient(CoordinationV1Api);
-    return api.readNamespacedLease({ namespace, name }).catch((error: unknown) => {
-      if (error instanceof ApiException && error.code === 404) return undefined;
-      throw error;
-    });
+    return api.readNamespacedLease({ namespace, name }).catch(absent);
   }
 
   /** @returns whether it is written: not where it has changed since it was read. */

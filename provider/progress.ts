@@ -1,13 +1,7 @@
-import {
-  AppsV1Api,
-  PatchStrategy,
-  setHeaderOptions,
-  type KubeConfig,
-  type V1Deployment,
-} from "@kubernetes/client-node";
+import { AppsV1Api, type KubeConfig, type V1Deployment } from "@kubernetes/client-node";
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import { isFinal } from "./cluster";
+import { absent, isFinal, MERGE } from "./cluster";
 
 /** An annotation of the first Deployment: what the bake has come to, for whoever carries it on. */
 export const BAKE = "baton/bake";
@@ -65,18 +59,34 @@ export async function writeProgress(
 ): Promise<boolean> {
   const { name = "", namespace = "", resourceVersion } = metadata ?? {};
   const unchanged = progress === undefined ? {} : { resourceVersion };
-  const annotations = { [BAKE]: progress === undefined ? null : JSON.stringify(progress) };
   try {
-    await kubeconfig
-      .makeApiClient(AppsV1Api)
-      .patchNamespacedDeployment(
-        { namespace, name, body: { metadata: { annotations, ...unchanged } } },
-        setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
-      );
+    await annotate(kubeconfig, { name, namespace }, progress, unchanged);
     return true;
   } catch (error) {
     // Changed meanwhile, or out of reach: it is read again, and written the next time.
     if (isFinal(error)) throw error;
     return false;
   }
+}
+
+/** Takes away what a Deployment has come to, where there is one. */
+export async function forgetProgress(
+  kubeconfig: KubeConfig,
+  namespace: string,
+  name: string,
+): Promise<void> {
+  await annotate(kubeconfig, { name, namespace }, undefined).catch(absent);
+}
+
+async function annotate(
+  kubeconfig: KubeConfig,
+  deployment: { readonly name: string; readonly namespace: string },
+  progress: Progress | undefined,
+  unchanged: { readonly resourceVersion?: string | undefined } = {},
+): Promise<void> {
+  const annotations = { [BAKE]: progress === undefined ? null : JSON.stringify(progress) };
+  const body = { metadata: { annotations, ...unchanged } };
+  await kubeconfig
+    .makeApiClient(AppsV1Api)
+    .patchNamespacedDeployment({ ...deployment, body }, MERGE);
 }

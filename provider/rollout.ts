@@ -1,14 +1,11 @@
-import {
-  ApiException,
-  AppsV1Api,
-  type KubeConfig,
-  type V1Deployment,
-} from "@kubernetes/client-node";
+import { AppsV1Api, type KubeConfig, type V1Deployment } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 import {
   ABORT,
   abortedBy,
+  absent,
   answerOf,
+  isAbsent,
   isFinal,
   kubeconfigOf,
   PATIENCE,
@@ -92,11 +89,6 @@ async function scaleUp(
   return true;
 }
 
-function absent(error: unknown): undefined {
-  if (error instanceof ApiException && error.code === 404) return undefined;
-  throw error;
-}
-
 /** Gone unless the rollout is complete now: a refresh must not let one pass that has failed. */
 export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undefined> {
   const { context, namespace, deployment } = inputs;
@@ -105,7 +97,7 @@ export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undef
     const current = await apps.readNamespacedDeployment({ namespace, name: deployment });
     return rolloutStatus(current) === "complete" ? inputs : undefined;
   } catch (error) {
-    if (error instanceof ApiException && error.code === 404) return undefined;
+    if (isAbsent(error)) return undefined;
     throw unreadable(namespace, deployment, error);
   }
 }

@@ -1,13 +1,6 @@
-import {
-  ApiException,
-  CoreV1Api,
-  CustomObjectsApi,
-  PatchStrategy,
-  setHeaderOptions,
-  type KubeConfig,
-} from "@kubernetes/client-node";
+import { CoreV1Api, CustomObjectsApi, type KubeConfig } from "@kubernetes/client-node";
 import { isDeepStrictEqual } from "node:util";
-import { answerOf, patiently } from "./cluster";
+import { absent, answerOf, MERGE, patiently } from "./cluster";
 
 type Selector = Readonly<Record<string, string>>;
 
@@ -39,7 +32,6 @@ interface Route {
 }
 
 const ROUTES = { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
-const MERGE = setHeaderOptions("Content-Type", PatchStrategy.MergePatch);
 
 /**
  * Where the requests go. Each write is refused by the cluster when the object has changed since it
@@ -121,10 +113,8 @@ export class Traffic {
   ): Promise<void> {
     const api = this.kubeconfig.makeApiClient(CustomObjectsApi);
     const which = { ...ROUTES, namespace: this.namespace, name };
-    const route = (await api.getNamespacedCustomObject(which).catch((error: unknown) => {
-      if (error instanceof ApiException && error.code === 404) return {};
-      throw error;
-    })) as Route;
+    const found: unknown = await api.getNamespacedCustomObject(which).catch(absent);
+    const route = (found ?? {}) as Route;
     const present = route.spec?.rules ?? [];
     const rules = present.map((rule) => {
       const own = rule.backendRefs?.find((backend) => backend.name === service);

@@ -14,7 +14,14 @@ export class TagConflictError extends RegistryError {
   }
 }
 
-/** A release did not get to its registry in time. The message says what to do, after its first stop. */
+/** A release did not get to its registry in time. */
 export class NotArrivedError extends RegistryError {
   override readonly name = "NotArrivedError";
+  constructor(
+    /** What there is instead, for people. */
+    readonly value: string,
+    readonly fix: string,
+  ) {
+    super(`${value}. ${fix}.`);
+  }
 }

@@ -58,7 +58,7 @@ export async function arrive(
     if (found !== undefined) return found;
   }
   throw new NotArrivedError(
-    `without ${tag} in ${repository} after ${formatDuration(replica.timeout)}. ` +
-      "Look after the replication between the registries, and run the same command again.",
+    `without ${tag} in ${repository} after ${formatDuration(replica.timeout)}`,
+    "Look after the replication between the registries, and run the same command again",
   );
 }

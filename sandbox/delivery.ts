@@ -4,9 +4,8 @@
  */
 import { AppsV1Api, CoreV1Api } from "@kubernetes/client-node";
 import { execa } from "execa";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { parseDocument } from "yaml";
 import { Config } from "../config-schema";
 import { progressOf } from "../provider/progress";
 import { openRegistry } from "../registry/registry";
@@ -99,10 +98,7 @@ export class Delivery {
 
   /** Changes keys of the stack file; what stands in a key goes. */
   async configure(config: Readonly<Record<string, unknown>>): Promise<void> {
-    const file = join(this.project.folder, `Pulumi.${ENVIRONMENT}.yaml`);
-    const document = parseDocument(await readFile(file, "utf8"));
-    for (const [key, value] of Object.entries(config)) document.setIn(["config", key], value);
-    await writeFile(file, document.toString());
+    await this.project.edit(ENVIRONMENT, config);
     await this.project.commit("Change the stack file");
   }
 

@@ -96,6 +96,21 @@ export class Project {
     await this.pulumi("config", "set", "--stack", stack, "--path", key, "--", value);
   }
 
+  /** Changes keys of a stack's file, with dots between those of maps; a value may be anything. */
+  async edit(stack: string, changes: Readonly<Record<string, unknown>>): Promise<void> {
+    const path = join(this.folder, `Pulumi.${stack}.yaml`);
+    const document = await readDocument(path);
+    for (const [key, value] of Object.entries(changes)) {
+      const keys = ["config", ...key.split(".")];
+      keys.slice(0, -1).forEach((_, index) => {
+        const parent = keys.slice(0, index + 1);
+        if (!document.hasIn(parent)) document.setIn(parent, document.createNode({}));
+      });
+      document.setIn(keys, document.createNode(value));
+    }
+    await writeFile(path, document.toString());
+  }
+
   /** Sets one key of a stack's config to a secret, which it keeps when the project is opened anew. */
   async setSecret(stack: string, key: string, value: string): Promise<void> {
     const run = this.pulumi("config", "set", "--secret", "--stack", stack, key);

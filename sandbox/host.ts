@@ -256,13 +256,14 @@ async function clusterReady(since: number): Promise<boolean> {
 }
 
 async function registryReady(): Promise<boolean> {
-  const answers = [REGISTRY, DR_REGISTRY].map((registry) =>
-    fetch(`http://${registry}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
-      (answer) => answer.ok,
-      () => false,
-    ),
+  return (await Promise.all([REGISTRY, DR_REGISTRY].map(answers))).every(Boolean);
+}
+
+async function answers(registry: string): Promise<boolean> {
+  return fetch(`http://${registry}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
+    ({ ok }) => ok,
+    () => false,
   );
-  return (await Promise.all(answers)).every(Boolean);
 }
 
 /** Stops one of the registries, or starts it again, as where its region is away. */
@@ -271,12 +272,7 @@ export async function setRegistry(name: "registry" | "registry-dr", on: boolean)
   if (on) await rm(off, { force: true });
   else await writeFile(off, "");
   const address = name === "registry" ? REGISTRY : DR_REGISTRY;
-  const answers = () =>
-    fetch(`http://${address}/v2/`, { signal: AbortSignal.timeout(1_000) }).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-  while ((await answers()) !== on) await setTimeout(250);
+  while ((await answers(address)) !== on) await setTimeout(250);
 }
 
 /** metrics-server runs beside the cluster, so its Service gets its address by hand. */

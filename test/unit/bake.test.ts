@@ -1,9 +1,10 @@
 import * as assert from "node:assert/strict";
 import { setTimeout } from "node:timers/promises";
 import { create, read, type BakeInputs } from "../../provider/bake";
-import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
+import { ABORT, abortOf } from "../../provider/cluster";
 import { BAKE, runningBake } from "../../provider/progress";
 import { fastClock } from "../support/clock";
+import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 import { PrometheusServer } from "../support/prometheus";
 
@@ -88,14 +89,6 @@ describe("a bake", () => {
   const selector = () => (cluster.get(SERVICE)?.["spec"] as { selector: object }).selector;
   const annotations = (path = NEW) =>
     cluster.get(path)?.metadata["annotations"] as Record<string, string>;
-  const failure = async (bake: Promise<string>): Promise<string> => {
-    const error = await bake.then(
-      () => assert.fail("it passed"),
-      (reason: unknown) => reason,
-    );
-    assert.ok(error instanceof ResourceFailed, String(error));
-    return error.reasons.join("\n");
-  };
   const until = async (done: () => boolean) => {
     while (!done()) await setTimeout(20);
   };

@@ -3,10 +3,11 @@ import * as fc from "fast-check";
 import { setTimeout } from "node:timers/promises";
 import { create as bake } from "../../provider/bake";
 import { create, read, type CanaryInputs } from "../../provider/canary";
-import { ABORT, abortOf, ResourceFailed } from "../../provider/cluster";
+import { ABORT, abortOf } from "../../provider/cluster";
 import { BAKE, progressOf } from "../../provider/progress";
 import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
 import { fastClock } from "../support/clock";
+import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 import { PrometheusServer } from "../support/prometheus";
 
@@ -169,14 +170,6 @@ describe("a canary", () => {
   const replicas = (path: string) => specOf(path)?.["replicas"];
   const holder = () => specOf(LEASE)?.["holderIdentity"];
   const progress = () => progressOf(cluster.get(NEW));
-  const failure = async (run: Promise<string>): Promise<string> => {
-    const error = await run.then(
-      () => assert.fail("it passed"),
-      (reason: unknown) => reason,
-    );
-    assert.ok(error instanceof ResourceFailed, String(error));
-    return error.reasons.join("\n");
-  };
   const until = async (done: () => boolean) => {
     while (!done()) await setTimeout(20);
   };

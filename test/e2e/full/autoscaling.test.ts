@@ -1,8 +1,5 @@
 import * as assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { parseDocument } from "yaml";
 import { Config } from "../../../config-schema";
 import { until } from "../../../sandbox/cluster";
 import { pushBuild, targetsOf } from "../../../sandbox/images";
@@ -18,14 +15,7 @@ describe("an autoscaled workload, called all the time", () => {
   let build: number;
   let load: RunningLoad;
 
-  const configure = async (config: Readonly<Record<string, unknown>>) => {
-    const file = join(scene.project.folder, `Pulumi.${DEV}.yaml`);
-    const document = parseDocument(await readFile(file, "utf8"));
-    for (const [key, value] of Object.entries(config)) {
-      document.setIn(["config", ...key.split(".")], document.createNode(value));
-    }
-    await writeFile(file, document.toString());
-  };
+  const configure = (config: Readonly<Record<string, unknown>>) => scene.project.edit(DEV, config);
   /** How many pods are asked for of what the Service leads to. */
   const asked = async () => {
     const namespace = scene.namespaceOf(DEV);

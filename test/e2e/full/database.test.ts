@@ -179,6 +179,9 @@ describe("a database", () => {
   };
   const rows = (sql: string) => runSql(url, sql);
   const applied = () => rows("SELECT string_agg(version::text, ',' ORDER BY version) FROM applied");
+  /** How many sessions migrate. */
+  const migrations = () =>
+    rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'");
   const generation = async () => {
     const namespace = scene.namespaceOf(ENVIRONMENT);
     const { metadata } = await scene.apps.readNamespacedDeployment({ namespace, name: "web" });
@@ -246,12 +249,7 @@ describe("a database", () => {
     await configure({ target: 3, fault: "hang" });
     const text = await deploy(4, `build-${first + 3}`);
     assert.match(text, /database-migrate-build-\d+.*BackoffLimitExceeded/s);
-    assert.equal(
-      await rows(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
-      ),
-      "0",
-    );
+    assert.equal(await migrations(), "0");
     await ends(0, "unhold", `build-${first + 3}`, "--reason", "mended");
   });
 
@@ -259,14 +257,7 @@ describe("a database", () => {
     await configure({ target: 3, fault: "slow" });
     await ends(0, "request", ENVIRONMENT, "--tag", `build-${first + 3}`);
     const run = start("deploy", ENVIRONMENT, "--yes");
-    await until(
-      "the migration to run",
-      async () =>
-        (await rows(
-          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
-        )) === "1",
-      PATIENCE,
-    );
+    await until("the migration to run", async () => (await migrations()) === "1", PATIENCE);
     const found = await execa("pgrep", ["-f", `^pulumi up .*--stack ${ENVIRONMENT} `], {
       reject: false,
     });
@@ -283,14 +274,7 @@ describe("a database", () => {
     const tag = await push(4, 4, "expand");
     await ends(0, "request", ENVIRONMENT, "--tag", tag);
     const run = start("deploy", ENVIRONMENT, "--yes");
-    await until(
-      "the migration to run",
-      async () =>
-        (await rows(
-          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'",
-        )) === "1",
-      PATIENCE,
-    );
+    await until("the migration to run", async () => (await migrations()) === "1", PATIENCE);
     const namespace = scene.namespaceOf(ENVIRONMENT);
     const { items } = await scene.core.listNamespacedPod({
       namespace,

@@ -1,10 +1,9 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { copyFile, readFile, writeFile } from "node:fs/promises";
+import { copyFile, readFile } from "node:fs/promises";
 import { request as ask } from "node:http";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { parseDocument } from "yaml";
 import { BAKE, progressOf } from "../../../provider/progress";
 import { until } from "../../../sandbox/cluster";
 import { ROOT } from "../../../sandbox/folder";
@@ -62,19 +61,7 @@ describe("a release in use", () => {
     await pushBuild(build, targetsOf({}));
     return `build-${build}`;
   };
-  /** Changes keys of the stack file, which may hold null. */
-  const set = async (changes: Readonly<Record<string, unknown>>) => {
-    const document = parseDocument(await readFile(stackFile, "utf8"));
-    for (const [key, value] of Object.entries(changes)) {
-      const path = ["config", ...key.split(".")];
-      path.slice(0, -1).forEach((_, index) => {
-        const parent = path.slice(0, index + 1);
-        if (!document.hasIn(parent)) document.setIn(parent, document.createNode({}));
-      });
-      document.setIn(path, document.createNode(value));
-    }
-    await writeFile(stackFile, document.toString());
-  };
+  const set = (changes: Readonly<Record<string, unknown>>) => scene.project.edit(DEV, changes);
   const log = () => readFile(join(scene.project.folder, `up-${DEV}.log`), "utf8");
   const earned = () => scene.registry.resolve(`${DEV}-${build}`);
   const bakes = async () => {
