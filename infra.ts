@@ -27,7 +27,7 @@ import { formatProblems } from "./release/problem";
 import type { Suite } from "./release/change-card";
 import { slugOf } from "./release/colour";
 import type { Release } from "./release/eligibility";
-import type { DatabasePlan, SchemaRecord } from "./release/schema";
+import { irreversibleBy, type DatabasePlan, type SchemaRecord } from "./release/schema";
 
 /** A stack's outputs. */
 export interface Outputs {
@@ -184,7 +184,9 @@ async function declareEnvironment(
   }
   const back = release.rollbackOf !== undefined;
   const byCanary = config.rollout.strategy === "canary";
-  const inSteps = byCanary && !back;
+  const irreversible = irreversibleBy(databasePlan, config.environment);
+  // Beside a schema that it does not run on, the former release keeps no share of the traffic.
+  const inSteps = byCanary && !back && irreversible === undefined;
   const keptColours: pulumi.Resource[] = [];
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
@@ -343,6 +345,7 @@ async function declareEnvironment(
     analysis: back ? undefined : config.rollout.analysis,
     // What is gone back to has held up before.
     switches: back ? switches.map((one) => ({ ...one, from: undefined })) : switches,
+    irreversible,
     former: Object.values(kept?.workloads ?? {}).map(({ objectName }) => objectName),
     inSteps: byCanary,
     after: switched,

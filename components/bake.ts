@@ -13,6 +13,8 @@ export interface BakeArgs {
   readonly analysis: string;
   /** The Services that lead to the release, as JSON. */
   readonly traffic?: string;
+  /** Why a release that fails keeps its traffic, where the former one must not have it back. */
+  readonly irreversible?: string;
   /** The former release's Deployments, separated by commas, where they stand beside these. */
   readonly former?: string;
   /** The Lease under which a canary is driven, where there may be one. */

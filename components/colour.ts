@@ -8,6 +8,7 @@ import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import {
   AWAITED_ELSEWHERE,
+  DEPLOYMENT_ANNOTATIONS,
   REPLICAS_ELSEWHERE,
   autoscaledFrom,
   autoscalerSpec,
@@ -81,7 +82,7 @@ export class Colour extends pulumi.ComponentResource {
     };
 
     const spec = deploymentSpec(args, selector, this.podTemplate);
-    const deployment = { metadata: awaitedElsewhere, spec };
+    const deployment = { metadata: { ...metadata, annotations: DEPLOYMENT_ANNOTATIONS }, spec };
     const { replicas, ...uncounted } = spec;
     const begins =
       inSteps || replicas === undefined ? { ...deployment, spec: uncounted } : deployment;

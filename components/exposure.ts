@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions, type ChildOptions } from "./internal/child-options";
+import { FORCED } from "./workload";
 import type { EntranceConfig, EntrancesConfig, ExposureConfig, TlsConfig } from "../config-schema";
 
 export interface ExposureArgs {
@@ -129,7 +130,7 @@ export class Exposure extends pulumi.ComponentResource {
           annotations: {
             ...exposure.annotations,
             // A canary that was killed has left its weights there.
-            ...(args.isWeighted ? { "pulumi.com/patchForce": "true" } : {}),
+            ...(args.isWeighted ? FORCED : {}),
           },
         },
         spec: {

@@ -42,6 +42,8 @@ export interface InUse {
   readonly analysis: Config["rollout"]["analysis"];
   /** Services that lead to one release at a time, and where they led before. */
   readonly switches: readonly Switch[];
+  /** Why the traffic of a release that fails does not go back. */
+  readonly irreversible: string | undefined;
   /** The former release's Deployments beside these. */
   readonly former: readonly string[];
   /** Whether releases take their traffic in steps here. */
@@ -198,7 +200,8 @@ export class Verification extends pulumi.ComponentResource {
   }
 
   /** Watches the release in use, before the tag. */
-  bake({ deployments, bake = 0, analysis, switches, former, inSteps, after }: InUse): void {
+  bake(inUse: InUse): void {
+    const { deployments, bake = 0, analysis, switches, irreversible, former, inSteps } = inUse;
     const { namespace, context } = this.args;
     if (deployments.length === 0 || (bake === 0 && switches.length === 0)) return;
     const gate = new Bake(
@@ -211,10 +214,11 @@ export class Verification extends pulumi.ComponentResource {
         seconds: bake,
         analysis: asText(analysis),
         ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches) }),
+        ...(irreversible === undefined ? {} : { irreversible }),
         ...(former.length === 0 ? {} : { former: former.join(",") }),
         ...(inSteps ? { lease: LEASE } : {}),
       },
-      { ...this.child, dependsOn: [...this.last, ...after] },
+      { ...this.child, dependsOn: [...this.last, ...inUse.after] },
     );
     this.last = [...this.child.dependsOn, gate];
   }

@@ -25,6 +25,10 @@ export interface WorkloadArgs {
 
 /** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
 export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
+/** What the stack file says holds, also where another program has changed it since. */
+export const FORCED = { "pulumi.com/patchForce": "true" };
+/** The number of pods may have been an autoscaler's before. */
+export const DEPLOYMENT_ANNOTATIONS = { ...AWAITED_ELSEWHERE, ...FORCED };
 /** How many pods there are, others decide: an autoscaler, or whoever gives a release its traffic. */
 export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
 /** No rollout ends later than this, however often it makes a little progress. */
@@ -75,7 +79,7 @@ export class Workload extends pulumi.ComponentResource {
     const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
     const deployment = new k8s.apps.v1.Deployment(
       name,
-      { metadata: awaitedElsewhere, spec },
+      { metadata: { ...metadata, annotations: DEPLOYMENT_ANNOTATIONS }, spec },
       { ...this.child, ...leftToAutoscaler(workload) },
     );
 

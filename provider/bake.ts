@@ -21,6 +21,8 @@ export interface BakeInputs {
   readonly analysis: string;
   /** `Switch`es as JSON: the Services that lead to the release. */
   readonly traffic?: string;
+  /** Why a release that fails keeps its traffic, where the former one must not have it back. */
+  readonly irreversible?: string;
   /** The former release's Deployments, separated by commas, where they stand beside these. */
   readonly former?: string;
   /** The Lease under which a canary is driven, where there may be one. */
@@ -43,7 +45,7 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
       kubeconfig,
       namespace,
       names: inputs.deployments.split(","),
-      takeBack: () => traffic.takeBack(switches),
+      takeBack: () => traffic.takeBack(switches, inputs.irreversible),
     },
     run,
   );

@@ -72,10 +72,15 @@ export class Traffic {
     }
   }
 
-  /** Takes the traffic back, as fast as can be. @returns what was done, or why not. */
-  async takeBack(switches: readonly Switch[]): Promise<string[]> {
+  /**
+   * Takes the traffic back, as fast as can be.
+   * @param irreversible why it may not go back
+   * @returns what was done, or why not.
+   */
+  async takeBack(switches: readonly Switch[], irreversible?: string): Promise<string[]> {
     const takeOne = async ({ service, from, route }: Switch): Promise<string[]> => {
       if (from === undefined) return [];
+      if (irreversible !== undefined) return [`${service} stays where it is: ${irreversible}`];
       try {
         await patiently(() => this.give([{ service, to: from, ...(route && { route }) }]));
         return [`${service} leads to the former release again`];

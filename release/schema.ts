@@ -165,6 +165,23 @@ export function schemaChange(
   return { from, to: next.version, crosses, wayBack: wayBackOver(crosses, down) };
 }
 
+/**
+ * Why traffic does not return by itself to the release before one that fails; nothing where it may.
+ * By then the database is migrated.
+ */
+export function irreversibleBy(
+  plan: DatabasePlan | undefined,
+  environment: string,
+): string | undefined {
+  const change = plan?.kind === "forward" ? plan.change : undefined;
+  if (change === undefined || change.wayBack === "open") return undefined;
+  const points = `the former release does not run on the schema, ${formatPoints(change.crosses)}`;
+  const rollback = `\`baton rollback ${environment}\``;
+  return change.wayBack === "down"
+    ? `${points}; ${rollback} migrates down and goes back`
+    : `${points}; the way back is \`baton restore ${environment} --backup NAME\`, then ${rollback}`;
+}
+
 /** How one gets back over points of no return. */
 export function wayBackOver(points: readonly SchemaPoint[], down: boolean): WayBack {
   if (points.length === 0) return "open";

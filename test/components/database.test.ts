@@ -1,6 +1,7 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
 import { labels, PASSWORD, pushImage, schema, withDatabase } from "../support/database";
+import { ROOM } from "../support/releases";
 
 interface Container {
   name: string;
@@ -173,6 +174,29 @@ describe("Database", () => {
 
     const without = await harness.run(withDatabase("dev-6", options, { migration }));
     assert.deepEqual([...jobs(without).keys()], ["database-schema-dev-6-from-dev-8"]);
+  });
+
+  it("gives all traffic, for good, to a release that the one before does not run beside", async () => {
+    const rollout = {
+      strategy: "canary",
+      steps: [{ weight: 50, duration: "1m" }],
+      bake: "15m",
+      analysis: { prometheus: "http://prometheus.monitoring:9090" },
+    };
+    const config = { rollout, quota: ROOM };
+    const first = await harness.run(withDatabase("dev-7", { config }));
+    const options = { config, lastOutputs: first.outputs };
+    const contracted = await harness.run(withDatabase("dev-8", options));
+    pushImage(harness, labels(9), "dev-9");
+    const expanded = await harness.run(withDatabase("dev-9", options));
+    const [bake, open] = [contracted, expanded].map(
+      (run) => find(run, "promotion:index:Bake", "verification-bake")?.inputs,
+    );
+    assert.match(String(bake?.["irreversible"]), /contracted at 8; .*--backup/);
+    assert.ok(open !== undefined && !("irreversible" in open));
+    // Half of the callers would meet what does not run.
+    assert.equal(find(contracted, "promotion:index:Canary", "verification-canary"), undefined);
+    assert.ok(find(expanded, "promotion:index:Canary", "verification-canary"));
   });
 
   it("keeps its Jobs, retries what failed, and fails before the await does", async () => {

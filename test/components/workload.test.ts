@@ -58,6 +58,11 @@ describe("Workload", () => {
     assert.deepEqual(plain?.options.ignoreChanges, []);
   });
 
+  it("has as many pods as the stack file says, also where an autoscaler had another number", async () => {
+    const deployment = (await declare({}))("kubernetes:apps/v1:Deployment", "web");
+    assert.match(JSON.stringify(deployment?.inputs["metadata"]), /"pulumi.com\/patchForce":"true"/);
+  });
+
   it("is awaited again when anything of its pods changes", async () => {
     const rollout = async (web: object) =>
       (await declare({ web }))("promotion:index:Rollout", "web-rollout")?.inputs["spec"];

@@ -119,6 +119,13 @@ describe("a bake", () => {
     assert.equal(await read(inputs({ analysis })), undefined);
   });
 
+  it("keeps the traffic where the former release must not have it back, and says why", async () => {
+    metrics = { requests: 100, errors: 50 };
+    const text = await failure(start({ analysis, irreversible: "the schema is another one" }));
+    assert.match(text, /\n {2}web stays where it is: the schema is another one$/);
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
   it("fails when a container ends, also without a Prometheus", async () => {
     const bake = failure(start({ seconds: 60 }));
     await until(() => annotations()[BAKE]?.includes('"good":') === true);

@@ -33,6 +33,8 @@ describe("the provider", () => {
     assert.deepEqual(await diff("Bake", bake, { ...bake }), { changes: false, replaces: [] });
     const longer = await diff("Bake", bake, { ...bake, seconds: 6 });
     assert.deepEqual(longer, { changes: true, replaces: [] });
+    const unlike = await diff("Bake", { ...bake, irreversible: "until it had passed" }, bake);
+    assert.deepEqual(unlike, { changes: false, replaces: [] });
     const other = await diff("Bake", bake, { ...bake, deployments: "web-b" });
     assert.deepEqual(other, { changes: true, replaces: ["deployments"] });
   });

@@ -4,6 +4,7 @@ import {
   formatSchemaChange,
   mergeSchemas,
   planBack,
+  irreversibleBy,
   planForward,
   pointsBetween,
   refusalIn,
@@ -191,6 +192,24 @@ describe("the way back from a schema", () => {
     const printed = `error: 3 errors occurred:\n\t* [Pod dev/database-schema]:  -- [Error] ${said}\n\n`;
     assert.equal(refusalIn(printed), said);
     assert.equal(refusalIn("error: web: ImagePullBackOff"), undefined);
+  });
+
+  it("is closed to traffic once the database is past a point of no return", () => {
+    const after = (next: Schema, down = false) => {
+      const deployed = { environment: "qa", tag: "dev-8", schema: next, known: schema(6), down };
+      return irreversibleBy(planForward(deployed), "qa");
+    };
+    assert.equal(after(schema(7)), undefined);
+    assert.equal(after(schema(6, "contract")), undefined, "nothing is crossed");
+    assert.equal(irreversibleBy(undefined, "qa"), undefined);
+    assert.equal(
+      after(schema(7, "contract")),
+      "the former release does not run on the schema, contracted at 7; the way back is `baton restore qa --backup NAME`, then `baton rollback qa`",
+    );
+    assert.equal(
+      after(schema(7, "contract"), true),
+      "the former release does not run on the schema, contracted at 7; `baton rollback qa` migrates down and goes back",
+    );
   });
 
   it("is said in one line", () => {
