@@ -1,21 +1,15 @@
 import {
-  ApiextensionsV1Api,
   AppsV1Api,
   CoreV1Api,
   CustomObjectsApi,
-  loadAllYaml,
   PatchStrategy,
   setHeaderOptions,
-  type V1CustomResourceDefinition,
   type V1Deployment,
 } from "@kubernetes/client-node";
-import { execa } from "execa";
-import { createWriteStream } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { kubeconfigOf, until } from "../sandbox/cluster";
+import { startController } from "../sandbox/controller";
 import { ARGO_ROLLOUTS } from "../sandbox/build";
-import { BIN, KUBECONFIG, LOGS, REGISTRY, ROOT } from "../sandbox/folder";
+import { KUBECONFIG, REGISTRY } from "../sandbox/folder";
 import { PROMETHEUS } from "../sandbox/prometheus";
 import { PATIENCE } from "./cluster";
 
@@ -44,8 +38,7 @@ export class ArgoRollouts {
   readonly service = NAME;
   private readonly kubeconfig = kubeconfigOf({});
   private readonly objects = this.kubeconfig.makeApiClient(CustomObjectsApi);
-  private readonly definitions = this.kubeconfig.makeApiClient(ApiextensionsV1Api);
-  private end: (() => Promise<unknown>) | undefined;
+  private end: (() => Promise<void>) | undefined;
 
   constructor(
     private readonly namespace: string,
@@ -53,35 +46,19 @@ export class ArgoRollouts {
     private readonly step: number,
   ) {}
 
-  /** Starts the controller. */
+  /** Starts the controller, which is built the first time. */
   async start(): Promise<void> {
-    await this.removeDefinitions();
-    for (const body of await readDefinitions()) {
-      await this.definitions.createCustomResourceDefinition({ body });
-      const established = async () => {
-        const name = body.metadata?.name ?? "";
-        const { status } = await this.definitions.readCustomResourceDefinition({ name });
-        return status?.conditions?.some((one) => one.type === "Established") ?? false;
-      };
-      await until(`the definition of ${body.spec.names.kind}`, established, PATIENCE);
-    }
-    const log = createWriteStream(join(LOGS, "rollouts-controller.log"));
-    const controller = execa(
-      join(BIN, "rollouts-controller"),
-      ["--kubeconfig", KUBECONFIG, "--leader-elect=false", "--loglevel=warn"],
-      { all: true, reject: false },
-    );
-    controller.all.pipe(log);
-    this.end = () => {
-      controller.kill();
-      return controller;
-    };
+    this.end = await startController({
+      part: ARGO_ROLLOUTS,
+      program: "rollouts-controller",
+      args: ["--kubeconfig", KUBECONFIG, "--leader-elect=false", "--loglevel=warn"],
+      definitions: { module: "github.com/argoproj/argo-rollouts", folder: "manifests/crds" },
+    });
   }
 
   /** Ends it, and removes what it needs of the cluster. */
   async stop(): Promise<void> {
     await this.end?.();
-    await this.removeDefinitions();
   }
 
   /** Makes a canary of a Deployment's pods, which it has no more afterwards. */
@@ -162,32 +139,6 @@ export class ArgoRollouts {
     await until(`the rollout of ${NAME}`, settled, PATIENCE);
     return phase;
   }
-
-  private async removeDefinitions(): Promise<void> {
-    const { items } = await this.definitions.listCustomResourceDefinition();
-    const own = items.filter(({ spec }) => spec.group === API.group);
-    for (const { metadata } of own) {
-      await this.definitions.deleteCustomResourceDefinition({ name: metadata?.name ?? "" });
-    }
-    const gone = async () =>
-      (await this.definitions.listCustomResourceDefinition()).items.every(
-        ({ spec }) => spec.group !== API.group,
-      );
-    await until(`the end of ${API.group}`, gone, PATIENCE);
-  }
-}
-
-/** As the module that the controller is built from has them. */
-async function readDefinitions(): Promise<V1CustomResourceDefinition[]> {
-  const { stdout } = await execa(
-    "go",
-    ["list", "-m", "-f", "{{.Dir}}", "github.com/argoproj/argo-rollouts"],
-    { cwd: join(ROOT, "sandbox/modules", ARGO_ROLLOUTS.module) },
-  );
-  const folder = join(stdout, "manifests/crds");
-  const files = (await readdir(folder)).filter((name) => name.endsWith("-crd.yaml"));
-  const texts = await Promise.all(files.map((name) => readFile(join(folder, name), "utf8")));
-  return texts.flatMap((text) => loadAllYaml(text) as V1CustomResourceDefinition[]);
 }
 
 /** https://argo-rollouts.readthedocs.io/en/stable/features/canary/ */

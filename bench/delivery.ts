@@ -1,6 +1,5 @@
 import { AppsV1Api } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
-import { ARGO_ROLLOUTS, build, isBuilt } from "../sandbox/build";
 import { kubeconfigOf } from "../sandbox/cluster";
 import { BAKE, Delivery, STRATEGIES, type Trial } from "../sandbox/delivery";
 import type { LoadResult } from "../sandbox/load";
@@ -64,14 +63,6 @@ export async function measureDelivery(show: Show, enough: number): Promise<Figur
   const met = new Map<string, Met>();
   const others: Record<"byHand" | "argo", Met | undefined> = { byHand: undefined, argo: undefined };
   try {
-    await show([
-      {
-        title: `build ${ARGO_ROLLOUTS.name}, unless it is there`,
-        task: async () => {
-          if (!(await isBuilt(ARGO_ROLLOUTS))) await build(ARGO_ROLLOUTS);
-        },
-      },
-    ]);
     for (const strategy of STRATEGIES) {
       const scene = await open(show, strategy);
       met.set(strategy, await measure(show, scene, byBaton(scene, strategy), enough));
@@ -87,7 +78,7 @@ export async function measureDelivery(show: Show, enough: number): Promise<Figur
       try {
         const deployment = await apps.readNamespacedDeployment({ namespace, name: WEB });
         await show([
-          { title: "start Argo Rollouts", task: () => argo.start() },
+          { title: "start Argo Rollouts, built the first time", task: () => argo.start() },
           { title: "make a Rollout of the Deployment", task: () => argo.takeOver(deployment) },
         ]);
         others.argo = await measure(show, scene, {
@@ -104,10 +95,11 @@ export async function measureDelivery(show: Show, enough: number): Promise<Figur
       { title: "remove bench environments", task: () => Delivery.clean(PROJECT, PREFIX) },
     ]);
   }
-  return [...met].flatMap(([strategy, mine]) => [
-    ...figuresOf(strategy, mine, "by hand: rolling update, script, rollout undo", others.byHand),
-    ...figuresOf(strategy, mine, "Argo Rollouts: canary 10/50/100, by pods", others.argo),
-  ]);
+  return [...met].flatMap(([strategy, mine]) =>
+    strategy === "canary"
+      ? figuresOf(strategy, mine, "Argo Rollouts: canary 10/50/100, by pods", others.argo)
+      : figuresOf(strategy, mine, "by hand: rolling update, script, rollout undo", others.byHand),
+  );
 }
 
 async function open(show: Show, strategy: string): Promise<Delivery> {

@@ -5,6 +5,7 @@
 import { AppsV1Api, CoreV1Api } from "@kubernetes/client-node";
 import { execa } from "execa";
 import { rm } from "node:fs/promises";
+import { get } from "node:http";
 import { join } from "node:path";
 import { Config } from "../config-schema";
 import { progressOf } from "../provider/progress";
@@ -12,6 +13,7 @@ import { openRegistry } from "../registry/registry";
 import { deleteNamespaces, kubeconfigOf, until } from "./cluster";
 import { Project } from "./engine";
 import { ROOT, SANDBOX } from "./folder";
+import { ENTRANCES, GATEWAY } from "./gateway";
 import { pushTests, pushTrial, targetsOf } from "./images";
 import { startLoad, type RunningLoad } from "./load";
 import { PROMETHEUS } from "./prometheus";
@@ -21,6 +23,8 @@ export const STRATEGIES: readonly string[] = Config.shape.rollout
   .unwrap()
   .shape.strategy.unwrap().options;
 const ENVIRONMENT = "qa";
+/** What callers of a Gateway name. */
+const HOST = "podinfo.qa.example.com";
 /** How long anything may take, in seconds. */
 const PATIENCE = 300;
 /** How long a release must have been good, in seconds: a short one, with a second between samples. */
@@ -55,14 +59,15 @@ export class Delivery {
   readonly environment = ENVIRONMENT;
   readonly namespace: string;
   private readonly registry = openRegistry({ kind: "oci", ...only(targetsOf({}).app) });
-  // Tags never move, so each run needs builds of its own.
-  private nextBuild = Math.floor(Date.now() / 1000);
+  // Tags never move, so each run needs builds of its own: by milliseconds, as others count seconds.
+  private nextBuild = Date.now();
 
   private constructor(
     readonly project: Project,
     prefix: string,
     private readonly strategy: string,
     private readonly prometheus: string,
+    private readonly isBehindGateway: boolean,
   ) {
     this.namespace = `${prefix}${ENVIRONMENT}`;
   }
@@ -70,21 +75,24 @@ export class Delivery {
   /**
    * Opens an environment that runs nothing yet.
    * @param prefix Before the name of its namespace; whatever is in such namespaces goes.
+   * Behind a Gateway, that must have been started; see `startGateway`.
    */
   static async open(
     name: string,
     prefix: string,
     strategy: string,
-    { prometheus = PROMETHEUS, pods = 2 } = {},
+    { prometheus = PROMETHEUS, pods = 2, isBehindGateway = false } = {},
   ): Promise<Delivery> {
     await Delivery.clean(name, prefix);
     await pushTests(targetsOf({}));
     const project = await Project.open(name, { namespacePrefix: prefix });
-    const delivery = new Delivery(project, prefix, strategy, prometheus);
+    const delivery = new Delivery(project, prefix, strategy, prometheus, isBehindGateway);
     await delivery.configure({
       // What a suite would find is not to be found by a suite here.
       "baton:verification": { run: ["smoke"] },
       "baton:quota": { pods: 40 },
+      "baton:workloads.web.exposure": { scope: "internal", host: HOST, tls: null },
+      ...(isBehindGateway ? { "baton:entrances": ENTRANCES } : {}),
     });
     await project.setConfig(ENVIRONMENT, "baton:workloads.web.replicas", String(pods));
     return delivery;
@@ -195,20 +203,40 @@ export class Delivery {
     return (await this.registry.resolve(tag.replace("dev", ENVIRONMENT))) !== undefined;
   }
 
-  /** Waits until a Service answers, and puts a load on it. */
+  /** Waits until callers are answered, and puts a load on what answers. */
   async load(
     perSecond: number,
     seconds: number,
     trials: readonly Trial[],
-    name = "web",
+    service = "web",
   ): Promise<RunningLoad> {
+    const address = this.isBehindGateway ? GATEWAY : await this.addressOf(service);
+    const host = this.isBehindGateway ? HOST : address;
+    await until("an answer", () => isAnswered(address, host), PATIENCE);
+    const versions = trials.map(({ version }) => version);
+    const hosts = this.isBehindGateway ? { [HOST]: GATEWAY } : {};
+    return startLoad({ url: `http://${host}/version`, perSecond, seconds, versions, hosts });
+  }
+
+  private async addressOf(name: string): Promise<string> {
     const core = kubeconfigOf({}).makeApiClient(CoreV1Api);
     const { spec } = await core.readNamespacedService({ namespace: this.namespace, name });
-    const url = `http://${spec?.clusterIP}/version`;
-    const answers = async () => (await fetch(url).catch(() => undefined)) !== undefined;
-    await until("an answer", answers, PATIENCE);
-    return startLoad({ url, perSecond, seconds, versions: trials.map(({ version }) => version) });
+    if (spec?.clusterIP === undefined) throw new Error(`Service ${name} has no address`);
+    return spec.clusterIP;
   }
+}
+
+/** `fetch` takes no host that is not the URL's. */
+function isAnswered(address: string, host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const options = { headers: { host }, agent: false };
+    get(`http://${address}/version`, options, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode === 200);
+    }).on("error", () => {
+      resolve(false);
+    });
+  });
 }
 
 function only<T>(list: readonly T[]): T {

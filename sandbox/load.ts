@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { BIN, ROOT } from "./folder";
 
 export interface Load {
-  /** A Service's address serves: the user's side has a route to them. */
+  /** A Service's address serves: the user's side has a route to them. Else see `hosts`. */
   readonly url: string;
   readonly perSecond: number;
   readonly seconds: number;
@@ -18,6 +18,8 @@ export interface Load {
    * `kept`: as one client with a pool has them; they stay with the pod they were opened to.
    */
   readonly connections?: "new" | "kept";
+  /** Addresses, as HOST:PORT, of the hosts that no DNS knows. */
+  readonly hosts?: Readonly<Record<string, string>>;
 }
 
 /** Answers of one version. */
@@ -64,6 +66,7 @@ export function startLoad({
   seconds,
   versions,
   connections = "new",
+  hosts = {},
 }: Load): RunningLoad {
   const script = join(ROOT, "sandbox/load/constant.js");
   const run = execa(
@@ -76,6 +79,7 @@ export function startLoad({
         SECONDS: String(seconds),
         VERSIONS: JSON.stringify(versions),
         CONNECTIONS: connections,
+        HOSTS: JSON.stringify(hosts),
       },
       reject: false,
     },

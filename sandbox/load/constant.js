@@ -2,7 +2,7 @@
 import http from "k6/http";
 import { Trend } from "k6/metrics";
 
-const { URL, CONNECTIONS } = __ENV;
+const { URL, CONNECTIONS, HOSTS } = __ENV;
 const PER_SECOND = Number(__ENV.PER_SECOND);
 const UNKNOWN = "unknown";
 const VERSIONS = [...JSON.parse(__ENV.VERSIONS), UNKNOWN];
@@ -24,6 +24,7 @@ export const options = {
       gracefulStop: "5s",
     },
   },
+  hosts: JSON.parse(HOSTS),
   noVUConnectionReuse: CONNECTIONS === "new",
   noConnectionReuse: CONNECTIONS === "new",
   // A summary has only those parts of a metric that a threshold names.
