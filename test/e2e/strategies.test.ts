@@ -4,11 +4,11 @@ import { copyFile, readFile } from "node:fs/promises";
 import { request as ask } from "node:http";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { BAKE, progressOf } from "../../../provider/progress";
-import { until } from "../../../sandbox/cluster";
-import { ROOT } from "../../../sandbox/folder";
-import { pushBuild, targetsOf } from "../../../sandbox/images";
-import { PATIENCE, Scene } from "../scene";
+import { BAKE, progressOf } from "../../provider/progress";
+import { until } from "../../sandbox/cluster";
+import { ROOT } from "../../sandbox/folder";
+import { pushBuild, targetsOf } from "../../sandbox/images";
+import { PATIENCE, Scene } from "./scene";
 import { Proxy } from "./proxy";
 
 const DEV = "dev";
@@ -46,7 +46,7 @@ class Traffic {
 }
 
 /* What a rollout does beside what delivery.test.ts proves of each strategy under load. */
-describe("a release in use", () => {
+describe("a release in use (long)", () => {
   let scene: Scene;
   let stackFile: string;
   let traffic: Traffic;
@@ -95,7 +95,7 @@ describe("a release in use", () => {
     return { all, failed };
   };
   before(async () => {
-    scene = await Scene.open();
+    scene = await Scene.anew();
     stackFile = join(scene.project.folder, `Pulumi.${DEV}.yaml`);
     build = scene.builds[2] + 200;
     await proxy.start();

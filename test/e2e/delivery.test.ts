@@ -1,10 +1,11 @@
 import { execa } from "execa";
 import * as assert from "node:assert/strict";
 import { setTimeout } from "node:timers/promises";
-import { until } from "../../../sandbox/cluster";
-import { BAKE, Delivery, STRATEGIES, type Ran, type Trial } from "../../../sandbox/delivery";
-import type { LoadResult, RunningLoad } from "../../../sandbox/load";
-import { sandboxProcess } from "../scene";
+import { until } from "../../sandbox/cluster";
+import { BAKE, Delivery, STRATEGIES, type Ran, type Trial } from "../../sandbox/delivery";
+import { startGateway } from "../../sandbox/gateway";
+import type { LoadResult, RunningLoad } from "../../sandbox/load";
+import { onSandbox, sandboxProcess } from "./scene";
 import { Proxy } from "./proxy";
 
 const PROJECT = "e2e-delivery";
@@ -17,29 +18,42 @@ const PATIENCE = 240;
 /** The share of the bake after which the late one fails. */
 const LATE = 0.6;
 
+/** The one that no probe and no suite sees. */
+const SHORT = "fails only under load";
 /** Releases that go wrong, and what the tool must say of them. */
 const BAD: Readonly<Record<string, { readonly fault: string; readonly says: RegExp }>> = {
   "fails at once": { fault: "errors:1", says: /error-rate is [\d.]+ %; expected at most 1 %/ },
-  "fails only under load": {
+  [SHORT]: {
     fault: "errors-under-load:5",
     says: /error-rate is [\d.]+ %; expected at most 1 %/,
   },
   "gets slow": { fault: "latency:1500", says: /latency-p95 is [\d.]+ s; expected at most 1 s/ },
 };
 
-for (const strategy of STRATEGIES) {
-  describe(`${strategy}, under a constant load of ${PER_SECOND} requests a second`, () => {
+/** Every strategy; the canary also where an HTTPRoute's weights divide its callers. */
+const WAYS = [
+  ...STRATEGIES.map((strategy) => ({ name: strategy, strategy, isBehindGateway: false })),
+  { name: "canary by HTTPRoute", strategy: "canary", isBehindGateway: true },
+];
+
+for (const { name, strategy, isBehindGateway } of WAYS) {
+  const length = isBehindGateway ? " (long)" : "";
+  describe(`${name}, under a constant load of ${PER_SECOND} requests a second${length}`, () => {
     let scene: Delivery;
     let stable: Trial;
     let load: RunningLoad | undefined;
     let deployment: Promise<Ran> | undefined;
+    let endGateway: (() => Promise<void>) | undefined;
     const proxy = new Proxy();
     const rows: unknown[][] = [];
 
-    before(async () => {
+    before(async function () {
+      if (!onSandbox) this.skip();
       await sandboxProcess("up");
       await proxy.start();
-      scene = await Delivery.open(PROJECT, PREFIX, strategy, { prometheus: proxy.url });
+      if (isBehindGateway) endGateway = await startGateway();
+      const options = { prometheus: proxy.url, isBehindGateway };
+      scene = await Delivery.open(PROJECT, PREFIX, strategy, options);
       stable = await scene.make("");
       await scene.begin(stable);
     });
@@ -51,9 +65,11 @@ for (const strategy of STRATEGIES) {
       await deployment;
     });
     after(async () => {
+      if (!onSandbox) return;
       proxy.stop();
       console.log(formatTable(rows));
       await Delivery.clean(PROJECT, PREFIX);
+      await endGateway?.();
     });
 
     /** Puts load on the environment while a release is deployed. */
@@ -87,7 +103,7 @@ for (const strategy of STRATEGIES) {
     };
 
     const isDeployed = async (release: string, next: Trial, ran: Ran, result: LoadResult) => {
-      rows.push(formatRow(strategy, release, next, ran, result));
+      rows.push(formatRow(name, release, next, ran, result));
       assert.equal(ran.exitCode, 0, ran.text);
       noneLost(result);
       assert.ok((result.byVersion[next.version]?.requests ?? 0) > 0, "nobody met the release");
@@ -100,8 +116,9 @@ for (const strategy of STRATEGIES) {
       next: Trial,
       { ran, result }: { readonly ran: Ran; readonly result: LoadResult },
       says: RegExp,
+      since?: number,
     ) => {
-      rows.push(formatRow(strategy, release, next, ran, result));
+      rows.push(formatRow(name, release, next, ran, result, since));
       assert.notEqual(ran.exitCode, 0, ran.text);
       assert.match(ran.text, says);
       noneLost(result, next);
@@ -120,20 +137,21 @@ for (const strategy of STRATEGIES) {
       return { deploying, ended };
     };
 
-    it("a good release takes over, and nobody meets an error", async () => {
+    it("a good release takes over, and nobody meets an error (long)", async () => {
       const next = await scene.make("");
       const { ran, result } = await underLoad(next, () => scene.deploy());
       await isDeployed("good", next, ran, result);
     });
 
     for (const [what, { fault, says }] of Object.entries(BAD)) {
-      it(`one that ${what} is withdrawn, and has not earned its tag`, async () => {
+      const length = strategy !== "rolling" && what === SHORT ? "" : " (long)";
+      it(`one that ${what} is withdrawn, and has not earned its tag${length}`, async () => {
         const next = await scene.make(fault);
         await isWithdrawn(what, next, await underLoad(next, () => scene.deploy()), says);
       });
     }
 
-    it(`one that fails after ${LATE * 100} % of its bake is withdrawn`, async () => {
+    it(`one that fails after ${LATE * 100} % of its bake is withdrawn (long)`, async () => {
       const next = await scene.make("errors-once-told");
       const ran = await underLoad(next, async () => {
         const { ended } = start();
@@ -145,19 +163,21 @@ for (const strategy of STRATEGIES) {
       await isWithdrawn(`fails after ${LATE * 100} % of the bake`, next, ran, says);
     });
 
-    it("one that is aborted in its bake from elsewhere is withdrawn", async () => {
+    it("one that is aborted in its bake from elsewhere is withdrawn (long)", async () => {
       const next = await scene.make("");
+      let since = 0;
       const ran = await underLoad(next, async () => {
         const { ended } = start();
         await bakesFor(3);
+        since = Date.now();
         const aborted = await scene.baton("abort", scene.environment, "--reason", "not today");
         assert.equal(aborted.exitCode, 0, aborted.text);
         return ended;
       });
-      await isWithdrawn("aborted", next, ran, /aborted by ann@example\.com: not today/);
+      await isWithdrawn("aborted", next, ran, /aborted by ann@example\.com: not today/, since);
     });
 
-    it("a run that is killed in its bake is carried on by the same command", async () => {
+    it("a run that is killed in its bake is carried on by the same command (long)", async () => {
       const next = await scene.make("");
       const { ran, result } = await underLoad(next, async () => {
         const { deploying, ended } = start();
@@ -171,7 +191,7 @@ for (const strategy of STRATEGIES) {
       await isDeployed("killed, and run again", next, ran, result);
     });
 
-    it("a bake waits for a Prometheus that goes away, and passes once it is back", async () => {
+    it("a bake waits for a Prometheus that goes away, and passes once it is back (long)", async () => {
       const next = await scene.make("");
       const { ran, result } = await underLoad(next, async () => {
         const { deploying, ended } = start();
@@ -193,14 +213,25 @@ for (const strategy of STRATEGIES) {
 
 const HEAD = [
   ...["strategy", "release", "outcome", "requests", "failed, but not by the release"],
-  ...["answered by the release", "from its first failure to its last answer"],
+  ...["answered by the release", "from its first failure, or the abort, to its last answer"],
 ];
 
-/** What happened, as a row of a table for docs. */
-function formatRow(strategy: string, release: string, next: Trial, ran: Ran, load: LoadResult) {
+/**
+ * What happened, as a row of a table for docs.
+ * @param since when it was to go, if that was not with its first failure
+ */
+function formatRow(
+  strategy: string,
+  release: string,
+  next: Trial,
+  ran: Ran,
+  load: LoadResult,
+  since?: number,
+) {
   const outcome = ran.exitCode === 0 ? "deployed" : "withdrawn";
   const met = load.byVersion[next.version];
-  const span = met?.firstFailure === undefined ? undefined : (met.last ?? 0) - met.firstFailure;
+  const begins = since ?? met?.firstFailure;
+  const span = begins === undefined ? undefined : (met?.last ?? begins) - begins;
   const others = load.failures - (met?.failures ?? 0);
   const back = span === undefined ? "–" : `${(span / 1000).toFixed(1)} s`;
   return [strategy, release, outcome, load.requests, others, met?.requests ?? 0, back];

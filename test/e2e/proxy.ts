@@ -1,6 +1,6 @@
 import { createServer, request as ask, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { PROMETHEUS } from "../../../sandbox/prometheus";
+import { PROMETHEUS } from "../../sandbox/prometheus";
 
 /** Prometheus as it can be taken away. */
 export class Proxy {

@@ -3,13 +3,13 @@ import { execa } from "execa";
 import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseDocument } from "yaml";
-import { goBuild, IMAGES, type Part } from "../../../sandbox/build";
-import { until } from "../../../sandbox/cluster";
-import { BIN, NODE } from "../../../sandbox/folder";
-import { pushImage } from "../../../sandbox/images";
-import { databaseUrl, runSql } from "../../../sandbox/postgres";
-import { as } from "../../support/person";
-import { onSandbox, PATIENCE, Scene } from "../scene";
+import { goBuild, IMAGES, type Part } from "../../sandbox/build";
+import { until } from "../../sandbox/cluster";
+import { BIN, NODE } from "../../sandbox/folder";
+import { pushImage } from "../../sandbox/images";
+import { databaseUrl, runSql } from "../../sandbox/postgres";
+import { as } from "../support/person";
+import { onSandbox, PATIENCE, Scene } from "./scene";
 
 const ENVIRONMENT = "dev";
 const DATABASE = "e2e_migrations";
@@ -47,6 +47,18 @@ END
 done
 `;
 
+/** Back to SCHEMA_TARGET, as the release that is left would bring it. */
+const DOWN = String.raw`set -eu
+psql -q -v ON_ERROR_STOP=1 -v target="$SCHEMA_TARGET" "$DATABASE_URL" <<'END'
+BEGIN;
+SELECT pg_advisory_xact_lock(42) \g /dev/null
+SELECT format('DROP TABLE version_%s', version) FROM migrations WHERE version > :target \gexec
+DELETE FROM applied WHERE version > :target;
+DELETE FROM migrations WHERE version > :target;
+COMMIT;
+END
+`;
+
 describe("a database", () => {
   let scene: Scene;
   let url: string;
@@ -55,7 +67,7 @@ describe("a database", () => {
 
   before(async function () {
     if (!onSandbox) this.skip();
-    scene = await Scene.open();
+    scene = await Scene.anew();
     [first] = scene.builds;
     first += 1000;
     const { project } = scene;
@@ -68,9 +80,9 @@ describe("a database", () => {
 
     await makeVolume();
     await project.setSecret(ENVIRONMENT, "baton:DATABASE_URL", url);
-    await configure({});
-    await rm(join(project.folder, ".git"), { recursive: true, force: true });
+    // Before anything is committed there: the folder lies in another repository.
     await project.commit("Begin");
+    await configure({});
   });
   after(async () => {
     if (!onSandbox) return;
@@ -114,11 +126,13 @@ describe("a database", () => {
     fault = "none",
     policy = {},
     refresh,
+    down,
   }: {
     target?: number;
     fault?: string;
     policy?: object;
     refresh?: object;
+    down?: readonly string[];
   }): Promise<void> {
     const path = join(scene.project.folder, `Pulumi.${ENVIRONMENT}.yaml`);
     const file = parseDocument(await readFile(path, "utf8"));
@@ -134,7 +148,12 @@ describe("a database", () => {
       url: "DATABASE_URL",
       client: image,
       version: "SELECT max(version) FROM migrations",
-      migration: { image, command: ["/bin/sh", "-c", MIGRATE], timeoutSeconds: DEADLINE },
+      migration: {
+        image,
+        command: ["/bin/sh", "-c", MIGRATE],
+        timeoutSeconds: DEADLINE,
+        ...(down === undefined ? {} : { down }),
+      },
       integrity: { image, command: ["/bin/sh", "-c", check] },
       backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
       policy,
@@ -179,6 +198,14 @@ describe("a database", () => {
   };
   const rows = (sql: string) => runSql(url, sql);
   const applied = () => rows("SELECT string_agg(version::text, ',' ORDER BY version) FROM applied");
+  /** A card is as wide as a terminal. */
+  const asLine = (card: string) => card.replace(/\s+/g, " ");
+  /** The versions that were applied up to one, as `applied` gives them. */
+  const upTo = (version: number) =>
+    Array.from({ length: version }, (_, index) => index + 1).join(",");
+  /** What runs and has not misbehaved, and the version of its schema. */
+  let stable: string;
+  let schema = 0;
   /** How many sessions migrate. */
   const migrations = () =>
     rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'");
@@ -221,6 +248,7 @@ describe("a database", () => {
     await deploy(0, tag);
     assert.equal(await applied(), "1,2");
     assert.equal(await attempts(), before, "nor where the database is there already");
+    [stable, schema] = [tag, 2];
   });
 
   it("stops the rollout when its migration fails, with the former version serving", async () => {
@@ -230,12 +258,12 @@ describe("a database", () => {
     const text = await deploy(4, tag);
     assert.match(text, /division by zero/);
     assert.equal(await applied(), "1,2");
-    assert.equal(await runs(), `build-${first + 2}`);
+    assert.equal(await runs(), stable);
     assert.equal(await generation(), served, "the Deployment is as it was");
     await ends(0, "unhold", tag, "--reason", "mended");
   });
 
-  it("is restored where a migration was applied in part, and the policy says so", async () => {
+  it("is restored where a migration was applied in part, and the policy says so (long)", async () => {
     await configure({ target: 3, fault: "half", policy: { restoreHalfApplied: true } });
     const text = await deploy(4, `build-${first + 3}`);
     assert.match(text, /division by zero/);
@@ -245,7 +273,7 @@ describe("a database", () => {
     await ends(0, "unhold", `build-${first + 3}`, "--reason", "mended");
   });
 
-  it("loses a migration that hangs at its deadline", async () => {
+  it("loses a migration that hangs at its deadline (long)", async () => {
     await configure({ target: 3, fault: "hang" });
     const text = await deploy(4, `build-${first + 3}`);
     assert.match(text, /database-migrate-build-\d+.*BackoffLimitExceeded/s);
@@ -253,7 +281,7 @@ describe("a database", () => {
     await ends(0, "unhold", `build-${first + 3}`, "--reason", "mended");
   });
 
-  it("is migrated once when the tool is killed in the middle and run again", async () => {
+  it("is migrated once when the tool is killed in the middle and run again (long)", async () => {
     await configure({ target: 3, fault: "slow" });
     await ends(0, "request", ENVIRONMENT, "--tag", `build-${first + 3}`);
     const run = start("deploy", ENVIRONMENT, "--yes");
@@ -269,7 +297,7 @@ describe("a database", () => {
     assert.equal(await applied(), "1,2,3");
   });
 
-  it("is migrated once when the pod is killed in the middle and it is run again", async () => {
+  it("is migrated once when the pod is killed in the middle and it is run again (long)", async () => {
     await configure({ target: 4, fault: "slow" });
     const tag = await push(4, 4, "expand");
     await ends(0, "request", ENVIRONMENT, "--tag", tag);
@@ -297,18 +325,21 @@ describe("a database", () => {
     await configure({ target: 4 });
     await deploy(0, tag);
     assert.equal(await applied(), "1,2,3,4");
+    [stable, schema] = [tag, 4];
   });
 
   it("refuses the way back over a contraction, before anything is changed", async () => {
-    await configure({ target: 5 });
-    const tag = await push(5, 5, "contract");
+    const next = schema + 1;
+    await configure({ target: next });
+    const tag = await push(5, next, "contract");
     const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
-    assert.match(card, /schema 4 → 5, contracted at 5: build-\d+ does not run on it/);
+    const crossing = `schema ${schema} → ${next}, contracted at ${next}`;
+    assert.ok(asLine(card).includes(`${crossing}: ${stable} does not run on it`), card);
     await ends(0, "deploy", ENVIRONMENT, "--yes");
-    await rows("INSERT INTO version_5 VALUES (7)");
+    await rows(`INSERT INTO version_${next} VALUES (7)`);
     const served = await generation();
     const text = await ends(1, "rollback", ENVIRONMENT);
-    assert.match(text, /does not run on it, as it was contracted at 5/);
+    assert.ok(text.includes(`does not run on it, as it was contracted at ${next}`), text);
     assert.match(text, new RegExp(`baton restore ${ENVIRONMENT} --backup before-${tag}`));
     assert.equal(await generation(), served, "the Deployment is as it was");
     assert.equal(await runs(), tag);
@@ -318,30 +349,30 @@ describe("a database", () => {
     const backup = `before-build-${first + 5}`;
     const refused = await ends(1, "restore", ENVIRONMENT, "--backup", backup, "--yes");
     assert.match(refused, /--overwrite-live is not given/);
-    assert.equal(await applied(), "1,2,3,4,5");
+    assert.equal(await applied(), upTo(schema + 1));
     const text = await ends(
       0,
       ...["restore", ENVIRONMENT, "--backup", backup, "--yes", "--overwrite-live"],
     );
-    assert.match(text, /the same as in the backup; schema version 4/);
-    assert.equal(await applied(), "1,2,3,4");
+    assert.ok(text.includes(`the same as in the backup; schema version ${schema}`), text);
+    assert.equal(await applied(), upTo(schema));
     assert.equal(await rows("SELECT count(*), sum(id) FROM version_1"), "1000|500500");
-    assert.equal(await rows("SELECT to_regclass('version_5') IS NULL"), "t");
+    assert.equal(await rows(`SELECT to_regclass('version_${schema + 1}') IS NULL`), "t");
     await ends(0, "rollback", ENVIRONMENT);
-    assert.equal(await runs(), `build-${first + 4}`);
+    assert.equal(await runs(), stable);
   });
 
-  it("is restored into an empty database", async () => {
+  it("is restored into an empty database (long)", async () => {
     const sums = () => rows("SELECT count(*), sum(id) FROM version_1");
     const before = await sums();
     await rows("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
     const backup = `before-build-${first + 5}`;
     await ends(0, "restore", ENVIRONMENT, "--backup", backup, "--yes");
     assert.equal(await sums(), before);
-    assert.equal(await applied(), "1,2,3,4");
+    assert.equal(await applied(), upTo(schema));
   });
 
-  it("is backed up without a release, too", async () => {
+  it("is backed up without a release, too (long)", async () => {
     const namespace = scene.namespaceOf(ENVIRONMENT);
     const { spec } = await scene.batch.readNamespacedCronJob({
       namespace,
@@ -355,18 +386,42 @@ describe("a database", () => {
     const job = { namespace, name: "by-hand" };
     const done = async () => (await scene.batch.readNamespacedJob(job)).status?.succeeded === 1;
     await until("the backup", done, PATIENCE);
-    assert.match(await ends(0, "restore", ENVIRONMENT), /scheduled-\d{8}T\d{6}Z .*schema 4/);
+    assert.match(
+      await ends(0, "restore", ENVIRONMENT),
+      new RegExp(`scheduled-\\d{8}T\\d{6}Z .*schema ${schema}`),
+    );
   });
 
-  it("takes fresh data from a dump, migrated, where nobody needs what it holds", async () => {
+  it("takes fresh data from a dump, migrated, where nobody needs what it holds (long)", async () => {
     await rows("INSERT INTO version_1 VALUES (0)");
     // Of schema 1, with the first release's data.
     const refresh = { dump: `before-build-${first + 2}` };
-    await configure({ target: 4, refresh });
-    await deploy(0, `build-${first + 4}`);
+    await configure({ target: schema, refresh });
+    await deploy(0, stable);
     await ends(0, "refresh", ENVIRONMENT, "--yes");
     assert.equal(await rows("SELECT count(*), sum(id) FROM version_1"), "1000|500500");
-    assert.equal(await applied(), "1,2,3,4");
+    assert.equal(await applied(), upTo(schema));
+  });
+
+  it("is migrated down on the way back over a contraction, where the policy says so (long)", async () => {
+    await configure({ target: schema });
+    await deploy(0, stable);
+    // A release comes with what undoes it.
+    const down = ["/bin/sh", "-c", DOWN];
+    const next = schema + 1;
+    await configure({ target: next, down, policy: { allowDown: true } });
+    const tag = await push(6, next, "contract");
+    const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    const crossing = `schema ${schema} → ${next}, contracted at ${next}`;
+    assert.ok(asLine(card).includes(`${crossing}: ${stable} runs again after the migration down`));
+    await ends(0, "deploy", ENVIRONMENT, "--yes");
+    assert.equal(await applied(), upTo(schema + 1));
+    await ends(0, "rollback", ENVIRONMENT);
+    assert.equal(await runs(), stable);
+    assert.equal(await applied(), upTo(schema));
+    assert.equal(await rows(`SELECT to_regclass('version_${schema + 1}') IS NULL`), "t");
+    const listed = await ends(0, "restore", ENVIRONMENT);
+    assert.match(listed, new RegExp(`before-down-to-${stable} .*schema ${next}`));
   });
 
   it("keeps its password out of everything but the Secret", async () => {
