@@ -404,12 +404,12 @@ describe("a database", () => {
   });
 
   it("is migrated down on the way back over a contraction, where the policy says so (long)", async () => {
-    await configure({ target: schema });
+    // Going back takes the stack file of the release that is returned to: it must know the way.
+    const way = { down: ["/bin/sh", "-c", DOWN], policy: { allowDown: true } };
+    await configure({ target: schema, ...way });
     await deploy(0, stable);
-    // A release comes with what undoes it.
-    const down = ["/bin/sh", "-c", DOWN];
     const next = schema + 1;
-    await configure({ target: next, down, policy: { allowDown: true } });
+    await configure({ target: next, ...way });
     const tag = await push(6, next, "contract");
     const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
     const crossing = `schema ${schema} → ${next}, contracted at ${next}`;
