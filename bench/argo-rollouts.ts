@@ -1,11 +1,5 @@
-import {
-  AppsV1Api,
-  CoreV1Api,
-  CustomObjectsApi,
-  PatchStrategy,
-  setHeaderOptions,
-  type V1Deployment,
-} from "@kubernetes/client-node";
+import { AppsV1Api, CoreV1Api, CustomObjectsApi, type V1Deployment } from "@kubernetes/client-node";
+import { MERGE } from "../provider/cluster";
 import { kubeconfigOf, until } from "../sandbox/cluster";
 import { startController } from "../sandbox/controller";
 import { ARGO_ROLLOUTS } from "../sandbox/build";
@@ -105,7 +99,7 @@ export class ArgoRollouts {
     const name = deployment.metadata?.name ?? "";
     await apps.patchNamespacedDeploymentScale(
       { namespace, name, body: { spec: { replicas: 0 } } },
-      setHeaderOptions("Content-Type", PatchStrategy.MergePatch),
+      MERGE,
     );
   }
 

@@ -10,7 +10,7 @@ import {
 } from "@kubernetes/client-node";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
-import { ABORT, abortOf, kubeconfigOf } from "../provider/cluster";
+import { ABORT, abortOf, absent, isAbsent, kubeconfigOf } from "../provider/cluster";
 import { runningBake } from "../provider/progress";
 import { rolloutStatus } from "../provider/rollout";
 import { isTree, type Tree } from "../release/merge";
@@ -51,12 +51,7 @@ export class Cluster {
       kind: String(kind),
       metadata: { name, namespace: typeof namespace === "string" ? namespace : "" },
     };
-    try {
-      return await this.ask(() => api.read(header));
-    } catch (error) {
-      if (error instanceof ApiException && error.code === 404) return undefined;
-      throw error;
-    }
+    return this.ask(() => api.read(header)).catch(absent);
   }
 
   /**
@@ -163,7 +158,7 @@ export class Cluster {
         ),
       );
     } catch (error) {
-      const passed = error instanceof ApiException && (error.code === 409 || error.code === 404);
+      const passed = isAbsent(error) || (error instanceof ApiException && error.code === 409);
       if (!passed) throw error;
     }
   }

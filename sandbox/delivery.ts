@@ -91,8 +91,12 @@ export class Delivery {
       // What a suite would find is not to be found by a suite here.
       "baton:verification": { run: ["smoke"] },
       "baton:quota": { pods: 40 },
-      "baton:workloads.web.exposure": { scope: "internal", host: HOST, tls: null },
-      ...(isBehindGateway ? { "baton:entrances": ENTRANCES } : {}),
+      ...(isBehindGateway
+        ? {
+            "baton:entrances": ENTRANCES,
+            "baton:workloads.web.exposure": { scope: "internal", host: HOST, tls: null },
+          }
+        : {}),
     });
     await project.setConfig(ENVIRONMENT, "baton:workloads.web.replicas", String(pods));
     return delivery;

@@ -1,14 +1,12 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { parseDocument } from "yaml";
 import { goBuild, IMAGES, type Part } from "../../sandbox/build";
 import { until } from "../../sandbox/cluster";
 import { BIN, NODE } from "../../sandbox/folder";
 import { pushImage } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
-import { as } from "../support/person";
 import { onSandbox, PATIENCE, Scene } from "./scene";
 
 const ENVIRONMENT = "dev";
@@ -80,8 +78,6 @@ describe("a database", () => {
 
     await makeVolume();
     await project.setSecret(ENVIRONMENT, "baton:DATABASE_URL", url);
-    // Before anything is committed there: the folder lies in another repository.
-    await project.commit("Begin");
     await configure({});
   });
   after(async () => {
@@ -134,37 +130,32 @@ describe("a database", () => {
     refresh?: object;
     down?: readonly string[];
   }): Promise<void> {
-    const path = join(scene.project.folder, `Pulumi.${ENVIRONMENT}.yaml`);
-    const file = parseDocument(await readFile(path, "utf8"));
-    file.setIn(["config", "baton:verification"], { run: ["smoke"] });
-    file.setIn(["config", "baton:rollout"], { progressDeadlineSeconds: 30 });
-    file.setIn(["config", "baton:settings"], {
-      config: { TARGET: target, FAULT: fault, LOG_LEVEL: "debug" },
-      secrets: { DATABASE_URL: { source: "config" } },
-    });
     const check = `test "$(psql -At "$DATABASE_URL" -c 'SELECT count(*) = count(DISTINCT version) FROM applied')" = t`;
     const image = "postgres-client:15";
-    file.setIn(["config", "baton:database"], {
-      url: "DATABASE_URL",
-      client: image,
-      version: "SELECT max(version) FROM migrations",
-      migration: {
-        image,
-        command: ["/bin/sh", "-c", MIGRATE],
-        timeoutSeconds: DEADLINE,
-        ...(down === undefined ? {} : { down }),
+    await scene.project.edit(ENVIRONMENT, {
+      "baton:verification": { run: ["smoke"] },
+      "baton:rollout": { progressDeadlineSeconds: 30 },
+      "baton:settings": {
+        config: { TARGET: target, FAULT: fault, LOG_LEVEL: "debug" },
+        secrets: { DATABASE_URL: { source: "config" } },
       },
-      integrity: { image, command: ["/bin/sh", "-c", check] },
-      backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
-      policy,
-      ...(refresh === undefined ? {} : { refresh }),
+      "baton:database": {
+        url: "DATABASE_URL",
+        client: image,
+        version: "SELECT max(version) FROM migrations",
+        migration: {
+          image,
+          command: ["/bin/sh", "-c", MIGRATE],
+          timeoutSeconds: DEADLINE,
+          ...(down === undefined ? {} : { down }),
+        },
+        integrity: { image, command: ["/bin/sh", "-c", check] },
+        backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
+        policy,
+        ...(refresh === undefined ? {} : { refresh }),
+      },
     });
-    await writeFile(path, file.toString());
-    await execa("git", ["commit", "--quiet", "--allow-empty", "-am", "Configure"], {
-      cwd: scene.project.folder,
-      env: as("ann"),
-      reject: false,
-    });
+    await scene.project.commit("Configure");
   }
 
   /** Pushes a build that brings a schema. */

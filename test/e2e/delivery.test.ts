@@ -37,8 +37,8 @@ const WAYS = [
 ];
 
 for (const { name, strategy, isBehindGateway } of WAYS) {
-  const length = isBehindGateway ? " (long)" : "";
-  describe(`${name}, under a constant load of ${PER_SECOND} requests a second${length}`, () => {
+  const under = `under a constant load of ${PER_SECOND} requests a second`;
+  describe(`${name}, ${under}${isBehindGateway ? " (long)" : ""}`, () => {
     let scene: Delivery;
     let stable: Trial;
     let load: RunningLoad | undefined;
