@@ -44,8 +44,7 @@ export async function planDatabase(
     const schema = await schemaOfImage(release.imageTag, release.digest);
     const outputs = { release: former, schema: recorded.value as SchemaRecord | undefined };
     const known = await knownSchema(registry, environment, outputs);
-    const down = database.policy.allowDown;
-    const deployed = { environment, tag: release.imageTag, schema, known, down };
+    const deployed = { environment, tag: release.imageTag, schema, known };
     if (release.rollbackOf === undefined) {
       const plan = planForward(deployed);
       if (plan.kind === "forward" && plan.change !== undefined) {
@@ -56,7 +55,7 @@ export async function planDatabase(
     }
     const digest = await registry.resolve(release.rollbackOf);
     const left = digest && (await schemaOfImage(release.rollbackOf, digest));
-    return planBack(deployed, { schema: left || undefined, digest });
+    return planBack(deployed, { schema: left || undefined, digest }, database.policy.allowDown);
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
     throw new Refusal(`${environment}: ${error.message}`);

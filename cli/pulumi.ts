@@ -79,6 +79,7 @@ const Outputs = z.object({
         z.object({ version: z.number(), kind: z.enum(["contract", "irreversible"]) }),
       ),
       backup: z.string().optional(),
+      allowDown: z.literal(true).optional(),
     })
     .optional(),
   /** The release that stays beside the one that runs, where there is one. */

@@ -37,7 +37,7 @@ export async function schemaFacts(
       );
       return { terms, change: undefined, says: undefined };
     }
-    const change = schemaChange(known, next.ok, database.policy.allowDown);
+    const change = schemaChange(known, next.ok);
     const former = outputs.release?.imageTag;
     const says =
       change === undefined ? "unchanged" : formatSchemaChange(change, { former, environment });

@@ -85,17 +85,19 @@ export class Database extends pulumi.ComponentResource {
     this.createCronJobs();
     const { plan } = args;
     this.isRecorded = plan.kind !== "none" || plan.known !== undefined;
+    this.schema = this.follow(plan).apply((schema) => schema && recorded(schema, args.database));
+    this.registerOutputs({});
+  }
+
+  private follow(plan: DatabasePlan): pulumi.Output<SchemaRecord | undefined> {
     switch (plan.kind) {
       case "forward":
-        this.schema = this.migrate(plan);
-        break;
+        return this.migrate(plan);
       case "back":
-        this.schema = this.goBack(plan);
-        break;
+        return this.goBack(plan);
       case "none":
-        this.schema = pulumi.output(plan.known);
+        return pulumi.output(plan.known);
     }
-    this.registerOutputs({});
   }
 
   /** Whatever becomes of the stack, the backups stay as long as the namespace. */
@@ -188,7 +190,7 @@ export class Database extends pulumi.ComponentResource {
     }
     return pulumi.all([reading.version, reading.backup]).apply(([version, made]) => ({
       ...mergeSchemas({ ...schema, version: Math.max(version, schema.version) }, known),
-      ...recorded(made === "" ? known?.backup : made),
+      backup: made === "" ? known?.backup : made,
     }));
   }
 
@@ -392,8 +394,17 @@ export class Database extends pulumi.ComponentResource {
   }
 }
 
-function recorded(backup: string | undefined): Pick<SchemaRecord, "backup"> {
-  return backup === undefined ? {} : { backup };
+/** What the next release finds: what allows its way back is this configuration, no former one. */
+function recorded(
+  { version, points, backup }: SchemaRecord,
+  { policy }: DatabaseConfig,
+): SchemaRecord {
+  return {
+    version,
+    points,
+    ...(backup === undefined ? {} : { backup }),
+    ...(policy.allowDown ? { allowDown: true } : {}),
+  };
 }
 
 /** A tag as part of a name that Pulumi makes unique, and Kubernetes takes for a pod's. */

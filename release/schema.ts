@@ -35,6 +35,8 @@ export interface Schema {
 export interface SchemaRecord extends Schema {
   /** Of the schema before the last migration, by its name. */
   readonly backup?: string | undefined;
+  /** Whether the configuration it was deployed with allows a migration down, and has one. */
+  readonly allowDown?: true | undefined;
 }
 
 /**
@@ -149,20 +151,24 @@ export interface SchemaChange {
 }
 
 /**
- * What going forward does.
+ * What going forward does. The way back takes the configuration that was deployed last, so that is
+ * the one that may allow a migration down.
  * @param former the schema that is there, with every point of no return that is known
  * @param next what the release brings; nothing where it says nothing of a schema
- * @param down whether the policy allows a migration down, and there is one
  */
 export function schemaChange(
-  former: Schema | undefined,
+  former: SchemaRecord | undefined,
   next: Schema | undefined,
-  down: boolean,
 ): SchemaChange | undefined {
   const from = former?.version ?? 0;
   if (next === undefined || next.version <= from) return undefined;
   const crosses = pointsBetween(from, next.points, next.version);
-  return { from, to: next.version, crosses, wayBack: wayBackOver(crosses, down) };
+  return {
+    from,
+    to: next.version,
+    crosses,
+    wayBack: wayBackOver(crosses, former?.allowDown === true),
+  };
 }
 
 /**
@@ -252,27 +258,27 @@ interface Deployed {
   readonly schema: Schema | undefined;
   /** What the environment's database holds by its last record. */
   readonly known: SchemaRecord | undefined;
-  /** Whether the policy allows a migration down, and there is one. */
-  readonly down: boolean;
 }
 
 /** What going forward means. */
 export function planForward(deployed: Deployed): DatabasePlan {
-  const { schema, known, down } = deployed;
+  const { schema, known } = deployed;
   if (schema === undefined) return { kind: "none", known };
-  const change = schemaChange(known, schema, down);
+  const change = schemaChange(known, schema);
   return { kind: "forward", schema, known, change, refusal: refusalOf(deployed, known?.points) };
 }
 
 /**
  * What going back means.
  * @param left the release that is left, which may have migrated whatever the record says
+ * @param down whether the policy allows a migration down, and there is one
  */
 export function planBack(
   deployed: Deployed,
   left: { readonly schema: Schema | undefined; readonly digest: string | undefined },
+  down: boolean,
 ): DatabasePlan {
-  const { schema, known, down } = deployed;
+  const { schema, known } = deployed;
   const version = schema?.version ?? 0;
   const base: SchemaRecord = known ?? { version, points: [] };
   const all = { ...base, ...mergeSchemas(base, left.schema) };

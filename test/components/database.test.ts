@@ -1,4 +1,5 @@
 import * as assert from "node:assert/strict";
+import type { SchemaRecord } from "../../release/schema";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
 import { labels, PASSWORD, pushImage, schema, withDatabase } from "../support/database";
 import { ROOM } from "../support/releases";
@@ -17,6 +18,12 @@ interface JobSpec {
   ttlSecondsAfterFinished?: number;
   template: { spec: { initContainers?: Container[]; containers: Container[]; volumes: unknown[] } };
 }
+
+/** What allows a migration down. */
+const DOWN = {
+  migration: { command: ["node", "migrate.js"], down: ["node", "down.js"] },
+  policy: { allowDown: true },
+};
 
 describe("Database", () => {
   let harness: ProgramHarness;
@@ -174,6 +181,51 @@ describe("Database", () => {
 
     const without = await harness.run(withDatabase("dev-6", options, { migration }));
     assert.deepEqual([...jobs(without).keys()], ["database-schema-dev-6-from-dev-8"]);
+  });
+
+  it("records whether the configuration of this `up` allows a migration down", async () => {
+    pushImage(harness, {}, "dev-2", "qa-2");
+    const back = { rollbackOf: "dev-8" };
+    for (const [tag, known, config] of [
+      ["dev-7", schema(6), {}],
+      ["dev-7", schema(7), {}],
+      ["dev-6", schema(7), back],
+      ["dev-6", schema(8, "contract"), back],
+      ["dev-2", schema(6), {}],
+    ] as const) {
+      const recorded = async (database: typeof DOWN | undefined, former: SchemaRecord) => {
+        const lastOutputs = { release: { imageTag: "dev-6", digest }, schema: former };
+        const run = await harness.run(withDatabase(tag, { config, lastOutputs }, database));
+        return run.outputs["schema"] as SchemaRecord;
+      };
+      const plain = await recorded(undefined, known);
+      assert.ok(!("allowDown" in plain), tag);
+      const allowed = { ...plain, allowDown: true as const };
+      assert.deepEqual(await recorded(DOWN, known), allowed, tag);
+      assert.deepEqual(await recorded(undefined, allowed), plain, tag);
+      assert.deepEqual(await recorded(DOWN, allowed), allowed, tag);
+    }
+    const follower = await harness.run(withDatabase("dev-7", {}, { ...DOWN, follower: true }));
+    assert.equal(follower.outputs["schema"], undefined);
+    const none = await harness.run(withDatabase("dev-2", {}, DOWN));
+    assert.equal(none.outputs["schema"], undefined, "nothing is known");
+  });
+
+  it("promises the migration down that the former release was deployed with", async () => {
+    const rollout = {
+      strategy: "blueGreen",
+      bake: "15m",
+      analysis: { prometheus: "http://prometheus.monitoring:9090" },
+    };
+    const config = { rollout, quota: ROOM };
+    const says = async (former?: typeof DOWN, present?: typeof DOWN) => {
+      const { outputs } = await harness.run(withDatabase("dev-7", { config }, former));
+      const options = { config, lastOutputs: outputs };
+      const run = await harness.run(withDatabase("dev-8", options, present));
+      return String(find(run, "promotion:index:Bake", "verification-bake")?.inputs["irreversible"]);
+    };
+    assert.match(await says(DOWN), /`baton rollback qa` migrates down and goes back/);
+    assert.match(await says(undefined, DOWN), /the way back is `baton restore qa --backup NAME`/);
   });
 
   it("gives all traffic, for good, to a release that the one before does not run beside", async () => {

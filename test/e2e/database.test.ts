@@ -397,14 +397,18 @@ describe("a database", () => {
   it("is migrated down on the way back over a contraction, where the policy says so (long)", async () => {
     // Going back takes the stack file of the release that is returned to: it must know the way.
     const way = { down: ["/bin/sh", "-c", DOWN], policy: { allowDown: true } };
+    const next = schema + 1;
+    const tag = await push(6, next, "contract");
+    const crossing = `schema ${schema} → ${next}, contracted at ${next}`;
+    await configure({ target: next, ...way });
+    const early = await ends(0, "request", ENVIRONMENT, "--tag", tag);
+    assert.ok(asLine(early).includes(`${crossing}: ${stable} does not run on it`), early);
     await configure({ target: schema, ...way });
     await deploy(0, stable);
-    const next = schema + 1;
     await configure({ target: next, ...way });
-    const tag = await push(6, next, "contract");
     const card = await ends(0, "request", ENVIRONMENT, "--tag", tag);
-    const crossing = `schema ${schema} → ${next}, contracted at ${next}`;
-    assert.ok(asLine(card).includes(`${crossing}: ${stable} runs again after the migration down`));
+    const down = `${crossing}: ${stable} runs again after the migration down`;
+    assert.ok(asLine(card).includes(down), card);
     await ends(0, "deploy", ENVIRONMENT, "--yes");
     assert.equal(await applied(), upTo(schema + 1));
     await ends(0, "rollback", ENVIRONMENT);

@@ -9,7 +9,7 @@ import { Ledger } from "../../ledger/ledger";
 import { unapproved } from "../../ledger/program-check";
 import { policyFor } from "../../release/approval";
 import { formatProblems } from "../../release/problem";
-import { schemaChange } from "../../release/schema";
+import { schemaChange, type SchemaRecord } from "../../release/schema";
 import { labels, schema } from "../support/database";
 import { digestOf, ToolScene } from "../support/tool";
 
@@ -30,6 +30,7 @@ describe("what a release does to the database", function () {
   this.timeout(60_000);
   let scene: ToolScene;
   let kept: () => void;
+  let hasRecorded: (known: SchemaRecord) => void;
   before(async () => {
     scene = await ToolScene.open({ dev: "config:\n  baton:imageTag: build-1\n", qa: QA });
     const push = (tag: string, given: Readonly<Record<string, string>>) =>
@@ -38,14 +39,12 @@ describe("what a release does to the database", function () {
     push("dev-21", labels(7));
     push("dev-22", labels(7, "contract"));
     push("dev-23", { "baton.schema-head": "7" });
-    scene.pulumi(
-      "qa.json",
-      JSON.stringify({
-        release: { imageTag: "dev-20", digest, earnedTag: "qa-20" },
-        earnedTag: "qa-20",
-        schema: schema(6),
-      }),
-    );
+    hasRecorded = (known) => {
+      const release = { imageTag: "dev-20", digest, earnedTag: "qa-20" };
+      const outputs = { release, earnedTag: "qa-20", schema: known };
+      scene.pulumi("qa.json", JSON.stringify(outputs));
+    };
+    hasRecorded(schema(6));
     kept = scene.keep();
   });
   afterEach(() => kept());
@@ -77,6 +76,29 @@ describe("what a release does to the database", function () {
     assert.equal(await go(), "waiting");
     await say("carol");
     assert.equal(await go(), "done");
+  });
+
+  it("needs no more than the usual where what runs was deployed with a migration down", async () => {
+    hasRecorded({ ...schema(6), allowDown: true });
+    const { card } = await ask("dev-22");
+    assert.equal(
+      card.schema,
+      "schema 6 → 7, contracted at 7: dev-20 runs again after the migration down",
+    );
+    await say("bob");
+    assert.equal(await go(), "done");
+  });
+
+  it("needs the stronger approval where the migration down comes only with it", async () => {
+    const down = "migration: { command: [migrate], down: [down] }\n    policy: { allowDown: true }";
+    scene.write("Pulumi.qa.yaml", QA.replace("migration: { command: [migrate] }", down));
+    scene.git("commit", "--quiet", "-am", "Allow a migration down");
+    const { card } = await ask("dev-22");
+    assert.match(card.schema ?? "", /contracted at 7: dev-20 does not run on it/);
+    const report = await why(await scene.context(), "qa");
+    assert.match(JSON.stringify(report["terms"]), /contracted at 7: dev-20 does not run on it/);
+    await say("bob");
+    assert.equal(await go(), "waiting");
   });
 
   it("needs no more than the usual where it does not", async () => {
@@ -131,14 +153,14 @@ describe("what a release does to the database", function () {
         typeof value === "string" ? value : JSON.stringify(value),
       ]),
     );
-    const check = async (kind: string) =>
+    const check = async (kind: string, recorded: { readonly allowDown?: true } = {}) =>
       formatProblems(
         await unapproved({
           folder: scene.folder,
           environment: "qa",
           given,
           digest: made?.digest ?? "",
-          change: schemaChange(schema(6), schema(7, kind), false),
+          change: schemaChange({ ...schema(6), ...recorded }, schema(7, kind)),
           now: new Date(),
         }),
       );
@@ -147,6 +169,7 @@ describe("what a release does to the database", function () {
       await check("contract"),
       /approved by bob@example\.com only; expected the word of 2/,
     );
+    assert.equal(await check("contract", { allowDown: true }), "");
   });
 
   it("is never weaker than the usual, and names other people where it does", () => {

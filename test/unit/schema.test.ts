@@ -13,6 +13,7 @@ import {
   wayBackOver,
   type Schema,
   type SchemaKind,
+  type SchemaRecord,
 } from "../../release/schema";
 import { labels, schema } from "../support/database";
 
@@ -37,6 +38,11 @@ const histories = fc
     });
     return { kinds, at };
   });
+
+/** What a record says of a configuration that allows a migration down, or does not. */
+function allowing(down: boolean): Pick<SchemaRecord, "allowDown"> {
+  return down ? { allowDown: true } : {};
+}
 
 /** What a release of version `release` runs on, said the slow way. */
 function runsOn(kinds: readonly SchemaKind[], release: number, database: number): boolean {
@@ -101,7 +107,7 @@ describe("the way back from a schema", () => {
     fc.assert(
       fc.property(histories, fc.nat(8), fc.nat(8), fc.boolean(), ({ kinds, at }, a, b, down) => {
         const [from, to] = [Math.min(a, kinds.length), Math.min(b, kinds.length)];
-        const change = schemaChange(at(from), at(to), down);
+        const change = schemaChange({ ...at(from), ...allowing(down) }, at(to));
         if (to <= from) {
           assert.equal(change, undefined);
           return;
@@ -125,9 +131,8 @@ describe("the way back from a schema", () => {
           number,
           number,
         ];
-        const deployed = { environment: "qa", tag: "dev-1", schema: at(target), down: false };
-        const known = { ...at(target) };
-        const plan = planBack({ ...deployed, known }, { schema: at(left), digest: "sha256:0" });
+        const deployed = { environment: "qa", tag: "dev-1", schema: at(target), known: at(target) };
+        const plan = planBack(deployed, { schema: at(left), digest: "sha256:0" }, false);
         // What the Job does with the version that it reads.
         const refused = plan.kind === "back" && actual >= plan.refusal.from;
         assert.equal(refused, !runsOn(kinds, target, Math.min(actual, Math.max(left, target))));
@@ -139,15 +144,17 @@ describe("the way back from a schema", () => {
     fc.assert(
       fc.property(histories, fc.nat(8), ({ kinds, at }, a) => {
         const target = Math.min(a, kinds.length);
-        const deployed = { environment: "qa", tag: "dev-1", schema: at(target), down: false };
+        const deployed = { environment: "qa", tag: "dev-1", schema: at(target) };
         const all = at(kinds.length);
         const recorded = planBack(
           { ...deployed, known: all },
           { schema: undefined, digest: undefined },
+          false,
         );
         const labelled = planBack(
           { ...deployed, known: at(target) },
           { schema: all, digest: "sha256:0" },
+          false,
         );
         assert.equal(recorded.kind, labelled.kind);
       }),
@@ -160,30 +167,46 @@ describe("the way back from a schema", () => {
       tag: "dev-6",
       schema: schema(6),
       known: schema(8, "contract"),
-      down: true,
     };
-    const plan = planBack(deployed, { schema: undefined, digest: "sha256:8" });
+    const plan = planBack(deployed, { schema: undefined, digest: "sha256:8" }, true);
     assert.deepEqual(plan.kind === "back" && plan.down, { digest: "sha256:8" });
     for (const [known, digest] of [
       [schema(8, "irreversible"), "sha256:8"],
       [schema(8, "contract"), undefined],
       [schema(8, "irreversible", "7=contract"), "sha256:8"],
     ] as const) {
-      const refused = planBack({ ...deployed, known }, { schema: undefined, digest });
+      const refused = planBack({ ...deployed, known }, { schema: undefined, digest }, true);
       assert.equal(refused.kind === "back" && refused.down, undefined);
     }
+  });
+
+  it("goes down where its own configuration says so, whatever was deployed last", () => {
+    for (const down of [true, false]) {
+      const known = { ...schema(8, "contract"), ...allowing(!down) };
+      const deployed = { environment: "qa", tag: "dev-6", schema: schema(6), known };
+      const plan = planBack(deployed, { schema: undefined, digest: "sha256:8" }, down);
+      assert.equal(plan.kind === "back" && plan.down !== undefined, down);
+    }
+  });
+
+  it("is announced as the configuration says that was deployed last", () => {
+    const next = schema(7, "contract");
+    const wayBack = (former: SchemaRecord | undefined) => schemaChange(former, next)?.wayBack;
+    assert.equal(wayBack({ ...schema(6), allowDown: true }), "down");
+    assert.equal(wayBack(schema(6)), "restore");
+    assert.equal(wayBack(undefined), "restore", "nothing was recorded");
   });
 
   it("counts a release without labels as one from the beginning", () => {
     assert.equal(pointsBetween(0, schema(1, "contract").points).length, 1);
     assert.equal(wayBackOver([], false), "open");
-    const deployed = { environment: "qa", tag: "dev-1", known: undefined, down: false };
+    const deployed = { environment: "qa", tag: "dev-1", known: undefined };
     assert.deepEqual(planForward({ ...deployed, schema: undefined }), {
       kind: "none",
       known: undefined,
     });
     const left = { schema: schema(3, "contract"), digest: "sha256:3" };
-    assert.equal(planBack({ ...deployed, schema: undefined }, left).kind, "back");
+    assert.equal(planBack({ ...deployed, schema: undefined }, left, false).kind, "back");
   });
 
   it("is found refused in what Pulumi says of it", () => {
@@ -196,7 +219,8 @@ describe("the way back from a schema", () => {
 
   it("is closed to traffic once the database is past a point of no return", () => {
     const after = (next: Schema, down = false) => {
-      const deployed = { environment: "qa", tag: "dev-8", schema: next, known: schema(6), down };
+      const known = { ...schema(6), ...allowing(down) };
+      const deployed = { environment: "qa", tag: "dev-8", schema: next, known };
       return irreversibleBy(planForward(deployed), "qa");
     };
     assert.equal(after(schema(7)), undefined);
@@ -214,7 +238,7 @@ describe("the way back from a schema", () => {
 
   it("is said in one line", () => {
     const to = (next: Schema, down = false) => {
-      const change = schemaChange(schema(6), next, down);
+      const change = schemaChange({ ...schema(6), ...allowing(down) }, next);
       assert.ok(change);
       return formatSchemaChange(change, { former: "qa-6", environment: "stage" });
     };
