@@ -182,11 +182,15 @@ async function declareEnvironment(
   if (kept !== undefined && kept.settings.imageTag !== release.imageTag) {
     settings.keep(kept.settings);
   }
-  const back = release.rollbackOf !== undefined;
+  const { rollbackOf } = release;
+  const back = rollbackOf !== undefined;
   const byCanary = config.rollout.strategy === "canary";
   const irreversible = irreversibleBy(databasePlan, config.environment);
   // Beside a schema that it does not run on, the former release keeps no share of the traffic.
   const inSteps = byCanary && !back && irreversible === undefined;
+  // What is being left is not returned to.
+  const staying =
+    rollbackOf === undefined ? irreversible : `${rollbackOf}, which ran before, is being left`;
   const keptColours: pulumi.Resource[] = [];
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
@@ -201,7 +205,7 @@ async function declareEnvironment(
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
     if (!standsBeside(config, workload)) {
-      const component = new Workload(name, args, rollsOut);
+      const component = new Workload(name, { ...args, irreversible: staying }, rollsOut);
       return { name, workload, component, ready: [component] };
     }
     const objectName = workload.name ?? name;
@@ -289,8 +293,10 @@ async function declareEnvironment(
     },
   );
 
-  const deployments = workloads
-    .filter(({ workload }) => workload.kind === "Deployment")
+  const deployed = workloads.filter(({ workload }) => workload.kind === "Deployment");
+  const deployments = deployed.map(({ component }) => component.objectName);
+  const inPlace = deployed
+    .filter(({ component }) => component instanceof Workload)
     .map(({ component }) => component.objectName);
   const colours = workloads.flatMap((one) => {
     const { name, workload, component } = one;
@@ -319,7 +325,7 @@ async function declareEnvironment(
     const { steps, analysis } = config.rollout;
     // From here on, no autoscaler takes idle pods away from the release that serves.
     const after = [...keptColours, ...routes];
-    verification.canary({ deployments, steps, analysis, switches: shared, after });
+    verification.canary({ deployments, steps, analysis, switches: shared, inPlace, after });
   }
   const switched: pulumi.Resource[] = [];
   for (const colour of colours) {
@@ -347,6 +353,7 @@ async function declareEnvironment(
     switches: back ? switches.map((one) => ({ ...one, from: undefined })) : switches,
     irreversible,
     former: Object.values(kept?.workloads ?? {}).map(({ objectName }) => objectName),
+    inPlace,
     inSteps: byCanary,
     after: switched,
   });

@@ -6,7 +6,7 @@ import {
   type KubernetesObject,
   type V1Job,
 } from "@kubernetes/client-node";
-import { rolloutStatus } from "../provider/rollout";
+import { rolloutStatus } from "../provider/cluster";
 import { kubeconfigOf, until } from "../sandbox/cluster";
 
 /** How long anything may take, in seconds. */

@@ -18,16 +18,18 @@ export async function abort(
   checkName(environment);
   const cluster = clusterOf(environment, await context.project.config(environment));
   const who = await context.ledger.person();
-  const stopped = await context.showProgress(`${environment}: abort`, async () => {
+  const { stopped, said } = await context.showProgress(`${environment}: abort`, async () => {
     let begun: ReadonlyMap<string, string> | undefined;
+    const said: string[] = [];
     for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-      const found = await cluster.abort(who, reason, begun);
+      const { stopped: found, said: more } = await cluster.abort(who, reason, begun);
+      said.push(...more);
       // Whoever waits for a rollout may have come a moment later: it is told until it has heard.
       if (begun !== undefined && found.size === 0) break;
       if (found.size > 0) begun ??= found;
       await setTimeout(1000);
     }
-    return [...(begun?.keys() ?? [])];
+    return { stopped: [...(begun?.keys() ?? [])], said };
   });
   if (stopped.length === 0) {
     throw new Refusal({
@@ -38,6 +40,7 @@ export async function abort(
       fix: `To return to the former release, run \`baton rollback ${environment}\``,
     });
   }
+  for (const line of said) context.print(`${environment}: ${line}.`);
   context.print(`${environment}: ${stopped.join(" and ")} stopped; whoever deploys goes back now.`);
   return { outcome: "done", environment, stopped, reason };
 }

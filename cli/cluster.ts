@@ -10,9 +10,9 @@ import {
 } from "@kubernetes/client-node";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
-import { ABORT, abortOf, absent, isAbsent, kubeconfigOf } from "../provider/cluster";
+import { ABORT, abortOf, absent, isAbsent, kubeconfigOf, rolloutStatus } from "../provider/cluster";
 import { runningBake } from "../provider/progress";
-import { rolloutStatus } from "../provider/rollout";
+import { Undo } from "../provider/undo";
 import { isTree, type Tree } from "../release/merge";
 
 /** What an environment consists of, of those kinds that a release makes. */
@@ -57,13 +57,13 @@ export class Cluster {
   /**
    * Makes what is being rolled out or verified fail now.
    * @param begun what an earlier try has stopped; nothing else is stopped then, as it is the way back
-   * @returns what was stopped, and which pods it is about.
+   * @returns what was stopped, and which pods it is about; and what else was done, for people.
    */
   async abort(
     who: string,
     reason: string,
     begun?: ReadonlyMap<string, string>,
-  ): Promise<Map<string, string>> {
+  ): Promise<{ stopped: Map<string, string>; said: string[] }> {
     const labelSelector = this.selector();
     const { namespace } = this;
     const { items: deployments } = await this.ask(() =>
@@ -90,15 +90,21 @@ export class Cluster {
       });
       stopped.set(what, pods);
     }
-    for (const { metadata } of begun === undefined
-      ? jobs.filter((job) => endOf(job) === undefined)
-      : []) {
+    const said: string[] = [];
+    if (begun !== undefined) return { stopped, said };
+    const running = jobs.filter((job) => endOf(job) === undefined);
+    for (const { metadata } of running) {
       // Its deadline is over: the Job fails, and whoever waits for it hears so.
       const spec = { activeDeadlineSeconds: 1 };
       await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
       stopped.set(`the suite ${metadata?.name ?? ""}`, "");
     }
-    return stopped;
+    // Whoever waits for a suite leaves what runs as it is.
+    for (const { metadata } of running.length > 0 ? deployments : []) {
+      const undo = new Undo(this.kubeconfig, namespace, metadata?.name ?? "");
+      said.push(...(await this.ask(() => undo.undo(false))));
+    }
+    return { stopped, said };
   }
 
   /**

@@ -17,6 +17,8 @@ export interface BakeArgs {
   readonly irreversible?: string;
   /** The former release's Deployments, separated by commas, where they stand beside these. */
   readonly former?: string;
+  /** Those of them, separated by commas, whose releases take each other's place. */
+  readonly inPlace?: string;
   /** The Lease under which a canary is driven, where there may be one. */
   readonly lease?: string;
 }

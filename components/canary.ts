@@ -14,6 +14,8 @@ export interface CanaryArgs {
   readonly analysis: string;
   /** What leads to the release, and to how many pods of it, as JSON. */
   readonly traffic: string;
+  /** Those of them, separated by commas, whose releases take each other's place. */
+  readonly inPlace?: string;
   /** The Lease that whoever drives must hold. */
   readonly lease: string;
 }

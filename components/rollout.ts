@@ -11,12 +11,16 @@ export interface RolloutArgs {
   readonly atLeast?: string;
   /** How many pods it must have at least, where its manifest does not say. */
   readonly pods?: number;
+  /** Whether its releases take each other's place: one that fails makes way for the one before. */
+  readonly inPlace?: boolean;
+  /** Why one that fails stays all the same. */
+  readonly irreversible?: string;
 }
 
 /**
  * The wait for a Deployment's rollout, as a resource: there once the new pods are available and
- * the old ones gone. A rollout without progress fails with the pods' own reasons, and is awaited
- * again by the next `up`. Served by `provider/`.
+ * the old ones gone. A rollout without progress fails with the pods' own reasons, makes way for what
+ * has passed before, and is awaited again by the next `up`. Served by `provider/`.
  */
 export class Rollout extends pulumi.CustomResource {
   constructor(name: string, args: RolloutArgs, opts?: pulumi.CustomResourceOptions) {

@@ -37,7 +37,7 @@ const AWAIT_MARGIN_SECONDS = 30;
 export interface InUse {
   /** The Deployments that are watched. */
   readonly deployments: readonly string[];
-  /** In seconds; none where it only must have its traffic. */
+  /** In seconds; none where it only must be in its place, with its traffic. */
   readonly bake: number | undefined;
   readonly analysis: Config["rollout"]["analysis"];
   /** Services that lead to one release at a time, and where they led before. */
@@ -46,6 +46,8 @@ export interface InUse {
   readonly irreversible: string | undefined;
   /** The former release's Deployments beside these. */
   readonly former: readonly string[];
+  /** Those whose releases take each other's place. */
+  readonly inPlace: readonly string[];
   /** Whether releases take their traffic in steps here. */
   readonly inSteps: boolean;
   /** What must be there before. */
@@ -80,6 +82,8 @@ export interface InSteps {
   readonly steps: Config["rollout"]["steps"];
   readonly analysis: Config["rollout"]["analysis"];
   readonly switches: readonly SharedSwitch[];
+  /** Those whose releases take each other's place. */
+  readonly inPlace: readonly string[];
   /** What must be there before. */
   readonly after: readonly pulumi.Resource[];
 }
@@ -180,7 +184,7 @@ export class Verification extends pulumi.ComponentResource {
   }
 
   /** Gives the release its traffic step by step, after the suites. */
-  canary({ deployments, steps, analysis, switches, after }: InSteps): void {
+  canary({ deployments, steps, analysis, switches, inPlace, after }: InSteps): void {
     const { namespace, context } = this.args;
     const gate = new Canary(
       `${this.name}-canary`,
@@ -192,6 +196,7 @@ export class Verification extends pulumi.ComponentResource {
         steps: JSON.stringify(steps),
         analysis: asText(analysis),
         traffic: JSON.stringify(switches),
+        ...(inPlace.length === 0 ? {} : { inPlace: inPlace.join(",") }),
         lease: LEASE,
       },
       { ...this.child, dependsOn: [...this.last, ...after] },
@@ -201,9 +206,18 @@ export class Verification extends pulumi.ComponentResource {
 
   /** Watches the release in use, before the tag. */
   bake(inUse: InUse): void {
-    const { deployments, bake = 0, analysis, switches, irreversible, former, inSteps } = inUse;
+    const {
+      deployments,
+      bake = 0,
+      analysis,
+      switches,
+      irreversible,
+      former,
+      inPlace,
+      inSteps,
+    } = inUse;
     const { namespace, context } = this.args;
-    if (deployments.length === 0 || (bake === 0 && switches.length === 0)) return;
+    if (deployments.length === 0) return;
     const gate = new Bake(
       `${this.name}-bake`,
       {
@@ -216,6 +230,7 @@ export class Verification extends pulumi.ComponentResource {
         ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches) }),
         ...(irreversible === undefined ? {} : { irreversible }),
         ...(former.length === 0 ? {} : { former: former.join(",") }),
+        ...(inPlace.length === 0 ? {} : { inPlace: inPlace.join(",") }),
         ...(inSteps ? { lease: LEASE } : {}),
       },
       { ...this.child, dependsOn: [...this.last, ...inUse.after] },

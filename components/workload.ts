@@ -21,6 +21,8 @@ export interface WorkloadArgs {
   readonly labels: Readonly<Record<string, string>>;
   /** Put on the pods, e.g. what Prometheus looks for. */
   readonly podAnnotations: Readonly<Record<string, string>>;
+  /** Why a release that fails does not make way for the one before. */
+  readonly irreversible: string | undefined;
 }
 
 /** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
@@ -73,7 +75,7 @@ export class Workload extends pulumi.ComponentResource {
     selector: Record<string, string>,
     args: WorkloadArgs,
   ): void {
-    const { namespace, context, workload } = args;
+    const { namespace, context, workload, irreversible } = args;
     const { autoscale, port } = workload;
     const spec = deploymentSpec(args, selector, this.podTemplate);
     const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
@@ -90,6 +92,8 @@ export class Workload extends pulumi.ComponentResource {
         namespace,
         deployment: this.objectName,
         spec: contentHash(spec),
+        inPlace: true,
+        ...(irreversible === undefined ? {} : { irreversible }),
         ...autoscaledFrom(workload),
       },
       {

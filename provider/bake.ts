@@ -4,7 +4,9 @@ import { answerOf, isAbsent, kubeconfigOf, patiently } from "./cluster";
 import { Lease } from "./lease";
 import { Measurement, type Stable } from "./measurement";
 import { forgetProgress, identityOf, progressOf } from "./progress";
+import { bringBack } from "./rollout";
 import { Traffic, type Switch } from "./traffic";
+import { namesOf, Undo, undoAll } from "./undo";
 import { Watch, type Run } from "./watch";
 
 export interface BakeInputs {
@@ -25,6 +27,8 @@ export interface BakeInputs {
   readonly irreversible?: string;
   /** The former release's Deployments, separated by commas, where they stand beside these. */
   readonly former?: string;
+  /** Those of them, separated by commas, whose releases take each other's place. */
+  readonly inPlace?: string;
   /** The Lease under which a canary is driven, where there may be one. */
   readonly lease?: string;
 }
@@ -38,14 +42,20 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   const { namespace, seconds, spec, analysis } = inputs;
   const kubeconfig = kubeconfigOf(inputs.context);
   const switches = JSON.parse(inputs.traffic ?? "[]") as Switch[];
-  const former = (inputs.former ?? "").split(",").filter((name) => name !== "");
+  const former = namesOf(inputs.former);
+  const inPlace = namesOf(inputs.inPlace);
+  const where = { namespace, ...(inputs.context === undefined ? {} : { context: inputs.context }) };
   const traffic = new Traffic(kubeconfig, namespace);
   const watch = new Watch(
     {
       kubeconfig,
       namespace,
       names: inputs.deployments.split(","),
-      takeBack: () => traffic.takeBack(switches, inputs.irreversible),
+      takeBack: async () => {
+        const taken = traffic.takeBack(switches, inputs.irreversible);
+        const undone = undoAll(kubeconfig, namespace, inPlace, true);
+        return (await Promise.all([taken, undone])).flat();
+      },
     },
     run,
   );
@@ -61,13 +71,22 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
     await patiently(async () => {
       for (const name of former) await forgetProgress(kubeconfig, namespace, name);
     });
+    for (const deployment of inPlace) await bringBack({ ...where, deployment });
   } catch (error) {
     throw watch.unwatched(error);
   } finally {
     await lease?.release();
   }
-  if (seconds === 0) return watch.id;
-  if (await watch.begin((first) => identityOf([spec, seconds, analysis], first))) return watch.id;
+  const pass = async () => {
+    try {
+      for (const name of inPlace) await new Undo(kubeconfig, namespace, name).pass();
+    } catch (error) {
+      throw watch.unwatched(error);
+    }
+    return watch.id;
+  };
+  if (seconds === 0) return pass();
+  if (await watch.begin((first) => identityOf([spec, seconds, analysis], first))) return pass();
   const stable: Stable =
     switches.length === 0 ? { kind: "before" } : { kind: "former", deployments: former };
   const measurement = new Measurement(kubeconfig, namespace, analysis, stable);
@@ -80,7 +99,7 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
     begins: () => `baking for ${durationOf(seconds)}${carriedOn}, judged by ${measurement.by}`,
     end: { state: "passed" },
   });
-  return watch.id;
+  return pass();
 }
 
 /** Gone unless the bake has passed: a refresh must not let one pass that has not. */

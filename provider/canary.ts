@@ -8,13 +8,15 @@ import {
   labelSelectorOf,
   patiently,
   ResourceFailed,
+  rolloutStatus,
   scaleTo,
 } from "./cluster";
 import { Lease } from "./lease";
 import { Measurement } from "./measurement";
 import { identityOf, progressOf } from "./progress";
-import { create as awaitRollout, rolloutStatus } from "./rollout";
+import { create as awaitRollout } from "./rollout";
 import { Traffic, type SharedSwitch } from "./traffic";
+import { namesOf, undoAll } from "./undo";
 import { Watch, type Run } from "./watch";
 
 export interface CanaryInputs {
@@ -31,6 +33,8 @@ export interface CanaryInputs {
   readonly analysis: string;
   /** `CanarySwitch`es as JSON: what leads to the release, and to how many pods of it. */
   readonly traffic: string;
+  /** Those of them, separated by commas, whose releases take each other's place. */
+  readonly inPlace?: string;
   /** The Lease that whoever drives must hold. */
   readonly lease: string;
 }
@@ -86,7 +90,11 @@ class Canary {
     this.lease = new Lease(this.kubeconfig, namespace, inputs.lease);
     const mayGoOn = () => this.lease.keep(this.watch.id);
     this.traffic = new Traffic(this.kubeconfig, namespace, mayGoOn);
-    const takeBack = () => this.traffic.takeBack(this.switches);
+    const takeBack = async () => {
+      const taken = this.traffic.takeBack(this.switches);
+      const undone = undoAll(this.kubeconfig, namespace, namesOf(inputs.inPlace), true);
+      return (await Promise.all([taken, undone])).flat();
+    };
     const watched = { kubeconfig: this.kubeconfig, namespace, names: deployments.split(",") };
     this.watch = new Watch({ ...watched, takeBack, mayGoOn }, run);
   }

@@ -7,6 +7,7 @@ import {
   setHeaderOptions,
   type V1Deployment,
   type V1Pod,
+  type V1ReplicaSet,
 } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 
@@ -111,6 +112,43 @@ export async function podsOf(
   const namespace = metadata?.namespace ?? "";
   const core = kubeconfig.makeApiClient(CoreV1Api);
   return (await core.listNamespacedPod({ namespace, labelSelector })).items;
+}
+
+/**
+ * As `kubectl rollout status` decides it
+ * (https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go).
+ */
+export function rolloutStatus({
+  metadata,
+  spec,
+  status,
+}: V1Deployment): "complete" | "progressing" | "failed" {
+  if ((metadata?.generation ?? 0) > (status?.observedGeneration ?? 0)) return "progressing";
+  const progressing = status?.conditions?.find(({ type }) => type === "Progressing");
+  if (progressing?.reason === "ProgressDeadlineExceeded") return "failed";
+  const wanted = spec?.replicas ?? 1;
+  const { replicas = 0, updatedReplicas = 0, availableReplicas = 0 } = status ?? {};
+  const complete =
+    updatedReplicas >= wanted &&
+    replicas <= updatedReplicas &&
+    availableReplicas >= updatedReplicas;
+  return complete ? "complete" : "progressing";
+}
+
+/** Which rollout of its Deployment an object belongs to; each is the newest once. */
+export function revisionOf({ metadata }: V1Deployment | V1ReplicaSet): number {
+  return Number(metadata?.annotations?.["deployment.kubernetes.io/revision"] ?? 0);
+}
+
+/** A Deployment's own ReplicaSets, the newest first. */
+export function newestFirst(
+  sets: readonly V1ReplicaSet[],
+  deployment: Pick<V1Deployment, "metadata">,
+): V1ReplicaSet[] {
+  const { uid } = deployment.metadata ?? {};
+  return sets
+    .filter(({ metadata }) => metadata?.ownerReferences?.some((owner) => owner.uid === uid))
+    .sort((a, b) => revisionOf(b) - revisionOf(a));
 }
 
 /** What the cluster said; the client's own message holds every header. */

@@ -11,9 +11,11 @@ import {
   PATIENCE,
   podsOf,
   ResourceFailed,
+  rolloutStatus,
   scaleTo,
 } from "./cluster";
 import { explainPods } from "./pod-failures";
+import { Undo, undoAll } from "./undo";
 
 export interface RolloutInputs {
   /** The kubeconfig's context; its current one unless given. */
@@ -26,19 +28,52 @@ export interface RolloutInputs {
   readonly atLeast?: string;
   /** How many pods it must have at least, where its manifest does not say. */
   readonly pods?: number;
+  /** Whether its releases take each other's place: one that fails makes way for the one before. */
+  readonly inPlace?: boolean;
+  /** Why one that fails stays all the same. */
+  readonly irreversible?: string;
 }
 
 const POLL_MILLISECONDS = 500;
 
 /**
- * Waits until the Deployment's pods are the new ones and available, and no old one is left.
+ * Waits until the Deployment's pods are the new ones and available, and no old one is left. Where that
+ * fails, the former ones come back.
  * @throws Error with the pods' own reasons when the cluster says that the rollout has failed: no
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
 export async function create(inputs: RolloutInputs): Promise<string> {
+  const { context, namespace, deployment, inPlace, spec, irreversible } = inputs;
+  if (inPlace === true) {
+    const undo = new Undo(kubeconfigOf(context), namespace, deployment);
+    await undo.begin(spec, irreversible).catch((error: unknown) => {
+      throw error instanceof ResourceFailed ? error : unreadable(namespace, deployment, error);
+    });
+  }
+  return untilComplete(inputs, false);
+}
+
+/** Lets a release run again that had made way after its suites, and waits for its pods. */
+export async function bringBack(inputs: Omit<RolloutInputs, "inPlace" | "spec">): Promise<void> {
   const { context, namespace, deployment } = inputs;
+  const undo = new Undo(kubeconfigOf(context), namespace, deployment);
+  if (await undo.redo()) await untilComplete({ ...inputs, inPlace: true }, true);
+}
+
+async function untilComplete(
+  inputs: Omit<RolloutInputs, "spec">,
+  hasPassedSuites: boolean,
+): Promise<string> {
+  const { context, namespace, deployment, inPlace } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
+  const failed = async (reasons: readonly string[]) => {
+    const names = inPlace === true ? [deployment] : [];
+    const said = await undoAll(kubeconfig, namespace, names, hasPassedSuites);
+    const [head = "", ...rest] = [...reasons, ...said];
+    const text = [head, ...rest.map((line) => `  ${line}`)].join("\n");
+    return new ResourceFailed(`${namespace}/${deployment}`, [text]);
+  };
   let lastAnswer = Date.now();
   // An abort of a former rollout stays there.
   let formerAbort: string | undefined;
@@ -50,13 +85,13 @@ export async function create(inputs: RolloutInputs): Promise<string> {
       formerAbort ??= abort;
       if (abort !== formerAbort) {
         const text = `the rollout of ${namespace}/${deployment} was aborted by ${abortedBy(abort)}`;
-        throw new ResourceFailed(`${namespace}/${deployment}`, [text]);
+        throw await failed([text]);
       }
       const status = rolloutStatus(current);
       if (status === "complete") {
         if (!(await scaleUp(kubeconfig, current, inputs))) return `${namespace}/${deployment}`;
       }
-      if (status === "failed") throw await explain(kubeconfig, current);
+      if (status === "failed") throw await failed(await explain(kubeconfig, current));
     } catch (error) {
       if (error instanceof ResourceFailed) throw error;
       if (isFinal(error) || Date.now() - lastAnswer > PATIENCE) {
@@ -74,7 +109,7 @@ export async function create(inputs: RolloutInputs): Promise<string> {
 async function scaleUp(
   kubeconfig: KubeConfig,
   deployment: V1Deployment,
-  { namespace, atLeast, pods = 0 }: RolloutInputs,
+  { namespace, atLeast, pods = 0 }: Omit<RolloutInputs, "spec">,
 ): Promise<boolean> {
   const other =
     atLeast === undefined
@@ -107,34 +142,12 @@ function unreadable(namespace: string, deployment: string, error: unknown): Erro
   return new Error(`${what} cannot be watched: ${answerOf(error)}`);
 }
 
-/**
- * As `kubectl rollout status` decides it
- * (https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go).
- */
-export function rolloutStatus({
-  metadata,
-  spec,
-  status,
-}: V1Deployment): "complete" | "progressing" | "failed" {
-  if ((metadata?.generation ?? 0) > (status?.observedGeneration ?? 0)) return "progressing";
-  const progressing = status?.conditions?.find(({ type }) => type === "Progressing");
-  if (progressing?.reason === "ProgressDeadlineExceeded") return "failed";
-  const wanted = spec?.replicas ?? 1;
-  const { replicas = 0, updatedReplicas = 0, availableReplicas = 0 } = status ?? {};
-  const complete =
-    updatedReplicas >= wanted &&
-    replicas <= updatedReplicas &&
-    availableReplicas >= updatedReplicas;
-  return complete ? "complete" : "progressing";
-}
-
-async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<ResourceFailed> {
+async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<string[]> {
   const { namespace = "", name = "" } = deployment.metadata ?? {};
   const causes = explainPods(await podsOf(kubeconfig, deployment), deployment);
   const seconds = deployment.spec?.progressDeadlineSeconds ?? 600;
-  const text = [
+  return [
     `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,
-    ...(causes.length > 0 ? causes : ["its pods report no reason"]).map((cause) => `  ${cause}`),
-  ].join("\n");
-  return new ResourceFailed(`${namespace}/${name}`, [text]);
+    ...(causes.length > 0 ? causes : ["its pods report no reason"]),
+  ];
 }

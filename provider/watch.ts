@@ -2,11 +2,18 @@ import { AppsV1Api, type KubeConfig, type V1Deployment, type V1Pod } from "@kube
 import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 import { durationOf, judge, type Sample } from "../release/analysis";
-import { ABORT, abortedBy, answerOf, patiently, podsOf, ResourceFailed } from "./cluster";
+import {
+  ABORT,
+  abortedBy,
+  answerOf,
+  patiently,
+  podsOf,
+  ResourceFailed,
+  rolloutStatus,
+} from "./cluster";
 import type { Measurement } from "./measurement";
 import { explainPods } from "./pod-failures";
 import { progressOf, writeProgress, type Progress } from "./progress";
-import { rolloutStatus } from "./rollout";
 
 /** How a bake is watched, told of and stopped. */
 export interface Run {

@@ -56,7 +56,7 @@ describe("Verification", () => {
       const run = await harness.run(release(harness, "qa", { config: { rollout, ...more } }));
       return run.resources.find(({ type }) => type === "promotion:index:Bake");
     };
-    assert.equal(await bakeOf({}), undefined);
+    assert.equal((await bakeOf({}))?.inputs["seconds"], 0);
     const watched = await bakeOf({ bake: "15m" });
     assert.equal(watched?.inputs["seconds"], 900);
     assert.equal(watched.inputs["deployments"], "web");
@@ -76,7 +76,9 @@ describe("Verification", () => {
     assert.equal(analysis["whenUnavailable"], "hold");
 
     harness.registry.push("build 45", "qa-45");
-    assert.equal(await bakeOf({ bake: "15m" }, { rollbackOf: "dev-46" }), undefined);
+    const back = await bakeOf({ bake: "15m", analysis: { prometheus } }, { rollbackOf: "dev-46" });
+    assert.equal(back?.inputs["seconds"], 0);
+    assert.equal(back.inputs["analysis"], "");
   });
   const extra = { query: "sum(orders)", min: 3 };
 

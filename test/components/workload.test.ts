@@ -63,6 +63,19 @@ describe("Workload", () => {
     assert.match(JSON.stringify(deployment?.inputs["metadata"]), /"pulumi.com\/patchForce":"true"/);
   });
 
+  it("makes way for the release before when it fails, but not for the one that is left", async () => {
+    const rollout = async (config: Readonly<Record<string, unknown>>) => {
+      harness.registry.push("build 45", "qa-45");
+      const { resources } = await harness.run(release(harness, "qa", { config }));
+      return resources.find(({ name }) => name === "web-rollout")?.inputs;
+    };
+    const forward = await rollout({});
+    assert.equal(forward?.["inPlace"], true);
+    assert.equal(forward["irreversible"], undefined);
+    const back = await rollout({ rollbackOf: "dev-46" });
+    assert.equal(back?.["irreversible"], "dev-46, which ran before, is being left");
+  });
+
   it("is awaited again when anything of its pods changes", async () => {
     const rollout = async (web: object) =>
       (await declare({ web }))("promotion:index:Rollout", "web-rollout")?.inputs["spec"];

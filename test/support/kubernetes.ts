@@ -12,8 +12,8 @@ interface Stored extends Tree {
 }
 
 /**
- * A Kubernetes API with the few verbs that a provider needs: get, list, create, and merge patches that
- * are refused for another resourceVersion. KUBECONFIG leads to it until it is stopped.
+ * A Kubernetes API with the few verbs that a provider needs: get, list, create, and replacements and
+ * merge patches that are refused for another resourceVersion. KUBECONFIG leads to it until it is stopped.
  */
 export class KubernetesServer {
   private readonly objects = new Map<string, Stored>();
@@ -94,9 +94,9 @@ export class KubernetesServer {
 
   private store(path: string, object: Tree): void {
     this.version += 1;
-    const metadata = { ...(object["metadata"] as Stored["metadata"]) };
     const resourceVersion = String(this.version);
     const made = this.controller(path, object);
+    const metadata = made["metadata"] as Stored["metadata"];
     this.objects.set(path, { ...made, metadata: { ...metadata, resourceVersion } });
   }
 
@@ -123,14 +123,14 @@ export class KubernetesServer {
       return [201, this.objects.get(own)];
     }
     if (object === undefined) return [404, { message: `${path} not found` }];
-    if (method === "PATCH") {
+    if (method === "PATCH" || method === "PUT") {
       const change = JSON.parse(body) as Tree;
       const { resourceVersion } = (change["metadata"] ?? {}) as { resourceVersion?: string };
       if (resourceVersion === undefined) this.unconditional.push(path);
       else if (resourceVersion !== object.metadata.resourceVersion) {
         return [409, { message: "the object has been modified" }];
       }
-      this.store(path, merge(object, change) as Tree);
+      this.store(path, method === "PUT" ? change : (merge(object, change) as Tree));
     }
     const answer = this.objects.get(path);
     if (method === "GET") this.afterRead(path);

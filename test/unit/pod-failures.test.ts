@@ -1,7 +1,7 @@
 import * as assert from "node:assert/strict";
 import type { V1ContainerStatus, V1Pod } from "@kubernetes/client-node";
 import { explainPods } from "../../provider/pod-failures";
-import { rolloutStatus } from "../../provider/rollout";
+import { rolloutStatus } from "../../provider/cluster";
 
 function container(status: Partial<V1ContainerStatus>): V1ContainerStatus {
   return { name: "web", image: "", imageID: "", ready: false, restartCount: 0, ...status };
