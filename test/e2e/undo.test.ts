@@ -82,6 +82,7 @@ describe("a release that makes way for the one before, by hand", () => {
     // The service itself, which does not end by itself.
     const endless = { command: ["/bin/podinfo", "--port=9797"], timeoutSeconds: 300 };
     await scene.project.edit(DEV, {
+      "baton:rollout.bake": null,
       "baton:verification": { run: ["smoke", "endless"], suites: { endless } },
     });
     const next = await fresh();
