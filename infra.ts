@@ -191,6 +191,9 @@ async function declareEnvironment(
   // What is being left is not returned to.
   const staying =
     rollbackOf === undefined ? irreversible : `${rollbackOf}, which ran before, is being left`;
+  const inPlace = Object.entries(config.workloads)
+    .filter(([, one]) => one.kind === "Deployment" && !standsBeside(config, one))
+    .map(([name, one]) => one.name ?? name);
   const keptColours: pulumi.Resource[] = [];
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
@@ -205,7 +208,11 @@ async function declareEnvironment(
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
     if (!standsBeside(config, workload)) {
-      const component = new Workload(name, { ...args, irreversible: staying }, rollsOut);
+      const component = new Workload(
+        name,
+        { ...args, together: inPlace, irreversible: staying },
+        rollsOut,
+      );
       return { name, workload, component, ready: [component] };
     }
     const objectName = workload.name ?? name;
@@ -293,10 +300,8 @@ async function declareEnvironment(
     },
   );
 
-  const deployed = workloads.filter(({ workload }) => workload.kind === "Deployment");
-  const deployments = deployed.map(({ component }) => component.objectName);
-  const inPlace = deployed
-    .filter(({ component }) => component instanceof Workload)
+  const deployments = workloads
+    .filter(({ workload }) => workload.kind === "Deployment")
     .map(({ component }) => component.objectName);
   const colours = workloads.flatMap((one) => {
     const { name, workload, component } = one;

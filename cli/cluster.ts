@@ -8,6 +8,7 @@ import {
   type KubernetesObject,
   type V1Job,
 } from "@kubernetes/client-node";
+import { VERIFICATION } from "../components/internal/labels";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
 import { ABORT, abortOf, absent, isAbsent, kubeconfigOf, rolloutStatus } from "../provider/cluster";
@@ -99,10 +100,11 @@ export class Cluster {
       await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
       stopped.set(`the suite ${metadata?.name ?? ""}`, "");
     }
-    // Whoever waits for a suite leaves what runs as it is.
-    for (const { metadata } of running.length > 0 ? deployments : []) {
+    // Whoever waits for a suite leaves what runs as it is; and before a rollout, it is as it was.
+    const isVerified = running.some(({ metadata }) => isSuite(metadata?.labels ?? {}));
+    for (const { metadata } of isVerified ? deployments : []) {
       const undo = new Undo(this.kubeconfig, namespace, metadata?.name ?? "");
-      said.push(...(await this.ask(() => undo.undo(false))));
+      said.push(...(await undo.undo()).said);
     }
     return { stopped, said };
   }
@@ -189,6 +191,10 @@ export class Cluster {
 export function clusterOf(environment: string, config: StackConfig): Cluster {
   const { cluster, namespace } = config;
   return new Cluster(environment, cluster.context, namespace.name ?? environment);
+}
+
+function isSuite(labels: Readonly<Record<string, string>>): boolean {
+  return Object.entries(VERIFICATION).every(([key, value]) => labels[key] === value);
 }
 
 /** How a Job has ended, `Complete` or `Failed`; nothing while it runs. */

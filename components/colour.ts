@@ -21,7 +21,7 @@ import {
   type WorkloadArgs,
 } from "./workload";
 
-export interface ColourArgs extends Omit<WorkloadArgs, "workload" | "irreversible"> {
+export interface ColourArgs extends Omit<WorkloadArgs, "workload" | "together" | "irreversible"> {
   readonly workload: Called;
   /** The workload that this is a release of. */
   readonly of: string;

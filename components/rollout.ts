@@ -11,8 +11,13 @@ export interface RolloutArgs {
   readonly atLeast?: string;
   /** How many pods it must have at least, where its manifest does not say. */
   readonly pods?: number;
-  /** Whether its releases take each other's place: one that fails makes way for the one before. */
-  readonly inPlace?: boolean;
+  /**
+   * Of a Deployment whose releases take each other's place, the pods: one that fails makes way for the
+   * one before.
+   */
+  readonly template?: pulumi.Input<string>;
+  /** The Deployments, separated by commas, that make way together. */
+  readonly together?: string;
   /** Why one that fails stays all the same. */
   readonly irreversible?: string;
 }
@@ -24,6 +29,9 @@ export interface RolloutArgs {
  */
 export class Rollout extends pulumi.CustomResource {
   constructor(name: string, args: RolloutArgs, opts?: pulumi.CustomResourceOptions) {
-    super("promotion:index:Rollout", name, { ...args }, opts);
+    // What has made way since is not seen in a preview, which asks the cluster for nothing more.
+    const asked =
+      args.template === undefined || pulumi.runtime.isDryRun() ? {} : { isLookedFor: true };
+    super("promotion:index:Rollout", name, { ...args, ...asked }, opts);
   }
 }

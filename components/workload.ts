@@ -21,7 +21,9 @@ export interface WorkloadArgs {
   readonly labels: Readonly<Record<string, string>>;
   /** Put on the pods, e.g. what Prometheus looks for. */
   readonly podAnnotations: Readonly<Record<string, string>>;
-  /** Why a release that fails does not make way for the one before. */
+  /** The Deployments of a release that make way for the one before, when one of them fails. */
+  readonly together: readonly string[];
+  /** Why they do not. */
   readonly irreversible: string | undefined;
 }
 
@@ -75,7 +77,7 @@ export class Workload extends pulumi.ComponentResource {
     selector: Record<string, string>,
     args: WorkloadArgs,
   ): void {
-    const { namespace, context, workload, irreversible } = args;
+    const { namespace, context, workload, together, irreversible } = args;
     const { autoscale, port } = workload;
     const spec = deploymentSpec(args, selector, this.podTemplate);
     const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
@@ -92,7 +94,8 @@ export class Workload extends pulumi.ComponentResource {
         namespace,
         deployment: this.objectName,
         spec: contentHash(spec),
-        inPlace: true,
+        template: contentHash(this.podTemplate),
+        together: together.join(","),
         ...(irreversible === undefined ? {} : { irreversible }),
         ...autoscaledFrom(workload),
       },

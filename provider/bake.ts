@@ -4,7 +4,6 @@ import { answerOf, isAbsent, kubeconfigOf, patiently } from "./cluster";
 import { Lease } from "./lease";
 import { Measurement, type Stable } from "./measurement";
 import { forgetProgress, identityOf, progressOf } from "./progress";
-import { bringBack } from "./rollout";
 import { Traffic, type Switch } from "./traffic";
 import { namesOf, Undo, undoAll } from "./undo";
 import { Watch, type Run } from "./watch";
@@ -44,7 +43,6 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   const switches = JSON.parse(inputs.traffic ?? "[]") as Switch[];
   const former = namesOf(inputs.former);
   const inPlace = namesOf(inputs.inPlace);
-  const where = { namespace, ...(inputs.context === undefined ? {} : { context: inputs.context }) };
   const traffic = new Traffic(kubeconfig, namespace);
   const watch = new Watch(
     {
@@ -53,7 +51,7 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
       names: inputs.deployments.split(","),
       takeBack: async () => {
         const taken = traffic.takeBack(switches, inputs.irreversible);
-        const undone = undoAll(kubeconfig, namespace, inPlace, true);
+        const undone = undoAll(kubeconfig, namespace, inPlace, inputs.irreversible);
         return (await Promise.all([taken, undone])).flat();
       },
     },
@@ -71,7 +69,6 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
     await patiently(async () => {
       for (const name of former) await forgetProgress(kubeconfig, namespace, name);
     });
-    for (const deployment of inPlace) await bringBack({ ...where, deployment });
   } catch (error) {
     throw watch.unwatched(error);
   } finally {
@@ -106,9 +103,13 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
 export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> {
   const { namespace, seconds, spec, analysis } = inputs;
   try {
-    const apps = kubeconfigOf(inputs.context).makeApiClient(AppsV1Api);
+    const kubeconfig = kubeconfigOf(inputs.context);
+    const apps = kubeconfig.makeApiClient(AppsV1Api);
     const [name = ""] = inputs.deployments.split(",");
     const deployment = await apps.readNamespacedDeployment({ namespace, name });
+    for (const one of namesOf(inputs.inPlace)) {
+      if (await new Undo(kubeconfig, namespace, one).isUndone()) return undefined;
+    }
     if (seconds === 0) return inputs;
     const progress = progressOf(deployment);
     const identity = identityOf([spec, seconds, analysis], deployment);

@@ -92,7 +92,7 @@ class Canary {
     this.traffic = new Traffic(this.kubeconfig, namespace, mayGoOn);
     const takeBack = async () => {
       const taken = this.traffic.takeBack(this.switches);
-      const undone = undoAll(this.kubeconfig, namespace, namesOf(inputs.inPlace), true);
+      const undone = undoAll(this.kubeconfig, namespace, namesOf(inputs.inPlace), undefined);
       return (await Promise.all([taken, undone])).flat();
     };
     const watched = { kubeconfig: this.kubeconfig, namespace, names: deployments.split(",") };

@@ -1,4 +1,9 @@
-import { AppsV1Api, type KubeConfig, type V1Deployment } from "@kubernetes/client-node";
+import {
+  ApiException,
+  AppsV1Api,
+  type KubeConfig,
+  type V1Deployment,
+} from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 import {
   ABORT,
@@ -15,7 +20,7 @@ import {
   scaleTo,
 } from "./cluster";
 import { explainPods } from "./pod-failures";
-import { Undo, undoAll } from "./undo";
+import { namesOf, Undo, undoAll } from "./undo";
 
 export interface RolloutInputs {
   /** The kubeconfig's context; its current one unless given. */
@@ -28,8 +33,13 @@ export interface RolloutInputs {
   readonly atLeast?: string;
   /** How many pods it must have at least, where its manifest does not say. */
   readonly pods?: number;
-  /** Whether its releases take each other's place: one that fails makes way for the one before. */
-  readonly inPlace?: boolean;
+  /**
+   * Of a Deployment whose releases take each other's place, the pods: one that fails makes way for the
+   * one before.
+   */
+  readonly template?: string;
+  /** The Deployments, separated by commas, that make way together. */
+  readonly together?: string;
   /** Why one that fails stays all the same. */
   readonly irreversible?: string;
 }
@@ -43,33 +53,30 @@ const POLL_MILLISECONDS = 500;
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
 export async function create(inputs: RolloutInputs): Promise<string> {
-  const { context, namespace, deployment, inPlace, spec, irreversible } = inputs;
-  if (inPlace === true) {
-    const undo = new Undo(kubeconfigOf(context), namespace, deployment);
-    await undo.begin(spec, irreversible).catch((error: unknown) => {
-      throw error instanceof ResourceFailed ? error : unreadable(namespace, deployment, error);
-    });
-  }
-  return untilComplete(inputs, false);
-}
-
-/** Lets a release run again that had made way after its suites, and waits for its pods. */
-export async function bringBack(inputs: Omit<RolloutInputs, "inPlace" | "spec">): Promise<void> {
-  const { context, namespace, deployment } = inputs;
+  const { context, namespace, deployment, template, spec, irreversible } = inputs;
+  if (template === undefined) return untilComplete(inputs);
   const undo = new Undo(kubeconfigOf(context), namespace, deployment);
-  if (await undo.redo()) await untilComplete({ ...inputs, inPlace: true }, true);
+  try {
+    await undo.begin({ spec, template, irreversible });
+    const id = await untilComplete(inputs);
+    await undo.complete();
+    return id;
+  } catch (error) {
+    throw error instanceof ApiException ? unreadable(namespace, deployment, error) : error;
+  }
 }
 
-async function untilComplete(
-  inputs: Omit<RolloutInputs, "spec">,
-  hasPassedSuites: boolean,
-): Promise<string> {
-  const { context, namespace, deployment, inPlace } = inputs;
+async function untilComplete(inputs: RolloutInputs): Promise<string> {
+  const { context, namespace, deployment, template, spec, irreversible } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
   const failed = async (reasons: readonly string[]) => {
-    const names = inPlace === true ? [deployment] : [];
-    const said = await undoAll(kubeconfig, namespace, names, hasPassedSuites);
+    // Whoever declares another one goes on with that.
+    const isOwn =
+      template !== undefined &&
+      (await new Undo(kubeconfig, namespace, deployment).isDeclared(spec));
+    const names = isOwn ? namesOf(inputs.together) : [];
+    const said = await undoAll(kubeconfig, namespace, names, irreversible);
     const [head = "", ...rest] = [...reasons, ...said];
     const text = [head, ...rest.map((line) => `  ${line}`)].join("\n");
     return new ResourceFailed(`${namespace}/${deployment}`, [text]);
@@ -109,7 +116,7 @@ async function untilComplete(
 async function scaleUp(
   kubeconfig: KubeConfig,
   deployment: V1Deployment,
-  { namespace, atLeast, pods = 0 }: Omit<RolloutInputs, "spec">,
+  { namespace, atLeast, pods = 0 }: RolloutInputs,
 ): Promise<boolean> {
   const other =
     atLeast === undefined
@@ -130,11 +137,19 @@ export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undef
   try {
     const apps = kubeconfigOf(context).makeApiClient(AppsV1Api);
     const current = await apps.readNamespacedDeployment({ namespace, name: deployment });
-    return rolloutStatus(current) === "complete" ? inputs : undefined;
+    return rolloutStatus(current) === "complete" ? await find(inputs) : undefined;
   } catch (error) {
     if (isAbsent(error)) return undefined;
     throw unreadable(namespace, deployment, error);
   }
+}
+
+/** Gone where it has made way since, or another release was rolled out. */
+export async function find(inputs: RolloutInputs): Promise<RolloutInputs | undefined> {
+  const { context, namespace, deployment, template, spec } = inputs;
+  if (template === undefined) return inputs;
+  const undo = new Undo(kubeconfigOf(context), namespace, deployment);
+  return (await undo.isDeclared(spec)) && !(await undo.isUndone()) ? inputs : undefined;
 }
 
 function unreadable(namespace: string, deployment: string, error: unknown): Error {

@@ -5,43 +5,37 @@ import {
   setHeaderOptions,
   type KubeConfig,
   type V1Deployment,
-  type V1ReplicaSet,
 } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isTree, type Tree } from "../release/merge";
-import {
-  absent,
-  answerOf,
-  MERGE,
-  newestFirst,
-  patiently,
-  ResourceFailed,
-  revisionOf,
-  rolloutStatus,
-} from "./cluster";
+import { answerOf, MERGE, PATIENCE, patiently, ResourceFailed, rolloutStatus } from "./cluster";
+import { BAKE } from "./progress";
 
 /** An annotation of a Deployment whose releases take each other's place: what became of them. */
 export const ROLLOUT = "baton/rollout";
 
 const Known = z.object({
-  /** The Deployment's spec that was last waited for; see `RolloutInputs`. */
+  /** The Deployment and its pods as they were declared last; see `RolloutInputs`. */
   spec: z.string().optional(),
+  template: z.string().optional(),
   /** The ReplicaSet of the release that has passed here last. */
   verified: z.string().optional(),
   /** Why that one must not run again by itself. */
   irreversible: z.string().optional(),
-  /** What made way for it since. */
-  undone: z
-    .object({
-      replicaSet: z.string(),
-      /** Whether its suites had met it, and not the one that runs again. */
-      hasPassedSuites: z.boolean(),
-    })
-    .optional(),
+  /** The ReplicaSet of the release that made way for it since. */
+  undone: z.string().optional(),
 });
 type Known = z.infer<typeof Known>;
+
+/** What is declared of a Deployment. */
+export interface Declared {
+  readonly spec: string;
+  readonly template: string;
+  /** Why the release before must not run again by itself. */
+  readonly irreversible?: string | undefined;
+}
 
 const APPS = { group: "apps", version: "v1" };
 const APPLY = setHeaderOptions("Content-Type", PatchStrategy.ServerSideApply);
@@ -57,8 +51,6 @@ const POLL_MILLISECONDS = 500;
 export class Undo {
   private readonly apps: AppsV1Api;
   private readonly objects: CustomObjectsApi;
-  /** Where it is, for people. */
-  private readonly id: string;
 
   constructor(
     kubeconfig: KubeConfig,
@@ -67,80 +59,82 @@ export class Undo {
   ) {
     this.apps = kubeconfig.makeApiClient(AppsV1Api);
     this.objects = kubeconfig.makeApiClient(CustomObjectsApi);
-    this.id = `${namespace}/${name}`;
+  }
+
+  /** Whether nothing else was declared since. */
+  async isDeclared(spec: string): Promise<boolean> {
+    return knownOf(await this.read()).spec === spec;
+  }
+
+  /** Whether what is declared has made way. */
+  async isUndone(): Promise<boolean> {
+    return knownOf(await this.read()).undone !== undefined;
   }
 
   /**
-   * A release has been declared, and is waited for.
-   * @param irreversible why the one before must not run again
+   * A release is declared, and runs from here on: one that had made way comes back, and who still
+   * watches another one hears that it is over.
    */
-  async begin(spec: string, irreversible: string | undefined): Promise<void> {
-    const { undone, ...known } = knownOf(await this.read());
-    // With another spec, Pulumi has changed the Deployment since.
-    if (undone !== undefined && known.spec === spec) await this.run(undone.replicaSet);
-    await this.write(({ verified }) => ({ spec, verified, irreversible }));
+  async begin(declared: Declared): Promise<void> {
+    const { undone, template } = knownOf(await this.read());
+    // With another template, Pulumi has changed the Deployment since.
+    const isAgain = undone !== undefined && template === declared.template;
+    if (isAgain) await this.run(undone);
+    const kept = isAgain ? undone : undefined;
+    const others = template === declared.template ? {} : { [BAKE]: null };
+    await this.write(({ verified }) => ({ ...declared, verified, undone: kept }), others);
   }
 
   /**
-   * Lets the release that was declared run again, where it had made way.
-   * @returns whether it had.
-   * @throws ResourceFailed where its suites have met another one.
+   * The pods are there.
+   * @throws ResourceFailed where they are the former ones, as others have failed.
    */
-  async redo(): Promise<boolean> {
+  async complete(): Promise<void> {
     const { undone } = knownOf(await this.read());
-    if (undone === undefined) return false;
-    const isBack = await this.runs(undone.replicaSet);
-    if (!isBack && !undone.hasPassedSuites) {
-      throw new ResourceFailed(this.id, [
-        `${this.id} runs the former release, as this one was aborted before it had passed its ` +
-          "suites. Go back to the former release first, with `baton rollback` or, by hand, with " +
-          "baton:imageTag and baton:rollbackOf; then deploy this one again.",
-      ]);
-    }
-    await this.run(undone.replicaSet);
+    if (undone === undefined) return;
+    if ((await this.present()) !== undone) throw this.failed("it has made way with others");
     await this.write((known) => ({ ...known, undone: undefined }));
-    return true;
   }
 
-  /** The release that runs has passed. */
+  /**
+   * The release that runs has passed.
+   * @throws ResourceFailed where it is not the one that is declared.
+   */
   async pass(): Promise<void> {
-    const verified = await patiently(async () => {
-      const deployment = await this.read();
-      const sets = await this.replicaSets(deployment);
-      return sets.find((set) => revisionOf(set) === revisionOf(deployment))?.metadata?.name;
-    });
-    await this.write(({ spec }) => ({ spec, verified }));
+    if (await this.isUndone()) throw this.failed("it runs the former release");
+    const verified = await this.present();
+    await this.write(({ spec, template }) => ({ spec, template, verified }));
   }
 
   /**
    * Lets the release run again that has passed before, unless it may not, or there is none.
-   * @returns what was done, for people.
+   * @param because why it may not, where that is not known there yet
+   * @returns whether it does, and what was done, for people.
    */
-  async undo(hasPassedSuites: boolean): Promise<string[]> {
+  async undo(because?: string): Promise<{ readonly isUndone: boolean; readonly said: string[] }> {
+    const not = (...said: string[]) => ({ isUndone: false, said });
     try {
-      const { verified, irreversible } = knownOf(await this.read());
-      if (verified === undefined || (await this.runs(verified))) return [];
-      if (irreversible !== undefined) return [`${this.name} stays as it is: ${irreversible}`];
-      const [present] = await patiently(async () => this.replicaSets(await this.read()));
-      const replicaSet = present?.metadata?.name ?? "";
-      await this.write((known) => ({ ...known, undone: { replicaSet, hasPassedSuites } }));
+      const known = knownOf(await this.read());
+      const { verified, irreversible = because } = known;
+      const present = await this.present();
+      if (verified === undefined || present === verified) return not();
+      if (irreversible !== undefined) return not(`${this.name} stays as it is: ${irreversible}`);
+      await this.write((then) => ({ ...then, undone: then.undone ?? present }));
       await this.run(verified);
-      return [`${this.name} runs the former release again`];
+      return { isUndone: true, said: [`${this.name} runs the former release again`] };
     } catch (error) {
       const reason = error instanceof ResourceFailed ? error.reasons.join("; ") : answerOf(error);
-      return [`${this.name} could not be led back to the former release: ${reason}`];
+      return not(`${this.name} could not be led back to the former release: ${reason}`);
     }
   }
 
-  /** Waits until all pods are what they are to be, or until there is no progress. */
-  async settled(): Promise<void> {
-    while ((await patiently(() => this.status())) === "progressing") {
+  /** Waits until all pods are what they are to be. @returns whether they are. */
+  async settled(): Promise<boolean> {
+    for (;;) {
+      const status = rolloutStatus(await this.read());
+      if (status !== "progressing") return status === "complete";
       await setTimeout(POLL_MILLISECONDS);
     }
-  }
-
-  private async status() {
-    return rolloutStatus(await this.read());
   }
 
   private async read(): Promise<V1Deployment> {
@@ -148,53 +142,53 @@ export class Undo {
     return patiently(() => this.apps.readNamespacedDeployment({ namespace, name }));
   }
 
-  /** Its own, the newest first. */
-  private async replicaSets(deployment: V1Deployment): Promise<V1ReplicaSet[]> {
-    const { namespace } = this;
-    const { items } = await this.apps.listNamespacedReplicaSet({ namespace });
-    return newestFirst(items, deployment);
-  }
-
   /** Writes what is known, on top of what is known by then. */
-  private async write(change: (known: Known) => Known): Promise<void> {
+  private async write(
+    change: (known: Known) => Known,
+    others: Readonly<Record<string, string | null>> = {},
+  ): Promise<void> {
     const { namespace, name } = this;
     await patiently(async () => {
-      const deployment = await this.read();
+      const deployment = await this.apps.readNamespacedDeployment({ namespace, name });
       const { resourceVersion } = deployment.metadata ?? {};
-      const annotations = { [ROLLOUT]: JSON.stringify(change(knownOf(deployment))) };
+      const known = JSON.stringify(change(knownOf(deployment)));
+      const annotations = { ...others, [ROLLOUT]: known } as Record<string, string>;
       const body = { metadata: { annotations, resourceVersion } };
       await this.apps.patchNamespacedDeployment({ namespace, name, body }, MERGE);
     });
   }
 
-  private async runs(replicaSet: string): Promise<boolean> {
-    const [deployment, set] = await patiently(() => this.readRaw(replicaSet));
-    return set !== undefined && isDeepStrictEqual(templateOf(set), templateOf(deployment));
+  /** The ReplicaSet of the pods that the Deployment is to have; its controller may be late. */
+  private async present(): Promise<string> {
+    const wait = Date.now() + PATIENCE;
+    for (;;) {
+      const [deployment, sets] = await patiently(() => this.readRaw());
+      const template = templateOf(deployment);
+      const found = sets.find((set) => isDeepStrictEqual(templateOf(set), template));
+      if (found !== undefined) return nameOf(found);
+      if (Date.now() > wait) throw this.failed("no ReplicaSet has its pods");
+      await setTimeout(POLL_MILLISECONDS);
+    }
   }
 
   /** Gives the Deployment the pods of one of its ReplicaSets, and waits until it has noticed. */
   private async run(replicaSet: string): Promise<void> {
-    const isThere = await patiently(async () => {
-      const [deployment, set] = await this.readRaw(replicaSet);
-      if (set === undefined) return false;
+    await patiently(async () => {
+      const [deployment, sets] = await this.readRaw();
+      const set = sets.find((one) => nameOf(one) === replicaSet);
+      if (set === undefined) throw this.failed(`its ReplicaSet ${replicaSet} is gone`);
       const template = templateOf(set);
-      if (isDeepStrictEqual(template, templateOf(deployment))) return true;
+      if (isDeepStrictEqual(template, templateOf(deployment))) return;
       const { namespace, name } = this;
       const which = { ...APPS, namespace, plural: "deployments", name };
-      const body = withTemplate(deployment, template);
-      if (body.fieldManager === undefined) {
-        await this.objects.replaceNamespacedCustomObject({ ...which, body: body.object });
+      const { object: body, fieldManager } = withTemplate(deployment, template);
+      if (fieldManager === undefined) {
+        await this.objects.replaceNamespacedCustomObject({ ...which, body });
       } else {
-        const { object, fieldManager } = body;
-        await this.objects.patchNamespacedCustomObject(
-          { ...which, body: object, fieldManager, force: true },
-          APPLY,
-        );
+        const options = { ...which, body, fieldManager, force: true };
+        await this.objects.patchNamespacedCustomObject(options, APPLY);
       }
-      return true;
     });
-    if (!isThere)
-      throw new ResourceFailed(this.id, [`${this.id}: ReplicaSet ${replicaSet} is gone`]);
     for (;;) {
       const { metadata, status } = await this.read();
       if ((status?.observedGeneration ?? 0) >= (metadata?.generation ?? 0)) return;
@@ -202,43 +196,52 @@ export class Undo {
     }
   }
 
+  private failed(reason: string): ResourceFailed {
+    const id = `${this.namespace}/${this.name}`;
+    return new ResourceFailed(id, [`${id}: ${reason}`]);
+  }
+
   /**
-   * The Deployment and one of its ReplicaSets, as the cluster has them: the client's own types know
-   * only the fields of their version.
+   * The Deployment and its ReplicaSets, as the cluster has them: the client's own types know only the
+   * fields of their version.
    */
-  private async readRaw(replicaSet: string): Promise<readonly [Tree, Tree | undefined]> {
+  private async readRaw(): Promise<readonly [Tree, readonly Tree[]]> {
     const which = { ...APPS, namespace: this.namespace };
-    return (await Promise.all([
+    const [deployment, list] = (await Promise.all([
       this.objects.getNamespacedCustomObject({ ...which, plural: "deployments", name: this.name }),
-      this.objects
-        .getNamespacedCustomObject({ ...which, plural: "replicasets", name: replicaSet })
-        .catch(absent),
-    ])) as [Tree, Tree | undefined];
+      this.objects.listNamespacedCustomObject({ ...which, plural: "replicasets" }),
+    ])) as [Tree, { readonly items: readonly Tree[] }];
+    const { uid } = treeAt(deployment, "metadata");
+    const sets = list.items.filter((set) => {
+      const owners = treeAt(set, "metadata")["ownerReferences"] as readonly Tree[] | undefined;
+      return owners?.some((owner) => owner["uid"] === uid);
+    });
+    return [deployment, sets];
   }
 }
 
-/** Of a list with commas; none where there is no list. */
-export function namesOf(list = ""): string[] {
-  return list.split(",").filter((name) => name !== "");
-}
-
 /**
- * Lets releases of several Deployments make way, and waits until the former ones serve.
+ * Lets the releases of several Deployments make way, and waits until the former ones serve.
  * @returns what was done, for people.
  */
 export async function undoAll(
   kubeconfig: KubeConfig,
   namespace: string,
   names: readonly string[],
-  hasPassedSuites: boolean,
+  irreversible: string | undefined,
 ): Promise<string[]> {
   const undoOne = async (name: string): Promise<string[]> => {
     const undo = new Undo(kubeconfig, namespace, name);
-    const said = await undo.undo(hasPassedSuites);
-    if (said.length > 0) await undo.settled().catch(() => undefined);
-    return said;
+    const { isUndone, said } = await undo.undo(irreversible);
+    if (!isUndone || (await undo.settled().catch(() => false))) return said;
+    return [`${name} is led back to the former release, whose pods do not come up`];
   };
   return (await Promise.all(names.map(undoOne))).flat();
+}
+
+/** Of a list with commas; none where there is no list. */
+export function namesOf(list = ""): string[] {
+  return list.split(",").filter((name) => name !== "");
 }
 
 function knownOf({ metadata }: V1Deployment): Known {
@@ -299,6 +302,10 @@ function declared(object: Tree, fields: Tree): Tree {
     return [[key, isWhole ? value : declared(value, below)] as const];
   });
   return Object.fromEntries(own);
+}
+
+function nameOf(object: Tree): string {
+  return String(treeAt(object, "metadata")["name"]);
 }
 
 function without(tree: Tree, key: string): Tree {

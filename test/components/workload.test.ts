@@ -70,7 +70,8 @@ describe("Workload", () => {
       return resources.find(({ name }) => name === "web-rollout")?.inputs;
     };
     const forward = await rollout({});
-    assert.equal(forward?.["inPlace"], true);
+    assert.equal(forward?.["together"], "web");
+    assert.equal(forward["isLookedFor"], true);
     assert.equal(forward["irreversible"], undefined);
     const back = await rollout({ rollbackOf: "dev-46" });
     assert.equal(back?.["irreversible"], "dev-46, which ran before, is being left");

@@ -18,7 +18,7 @@ const PLACE: Place = { app: true, namespacePrefix: PREFIX };
 const BUILD = Math.floor(Date.now() / 1000);
 const TEA = { customer: "Ada", item: "Tea", quantity: 2, unitPriceCents: 650 };
 
-describe("the service in app/", () => {
+describe("the service in app/ (long)", () => {
   let project: Project;
   let core: CoreV1Api;
   const targets = targetsOf(PLACE);

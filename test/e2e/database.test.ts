@@ -2,9 +2,12 @@ import * as assert from "node:assert/strict";
 import { execa } from "execa";
 import { chmod, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { labelSelectorOf } from "../../provider/cluster";
+import { runningBake } from "../../provider/progress";
 import { goBuild, IMAGES, type Part } from "../../sandbox/build";
 import { until } from "../../sandbox/cluster";
 import { BIN, NODE } from "../../sandbox/folder";
+import { STRATEGIES } from "../../sandbox/delivery";
 import { pushImage } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
 import { onSandbox, PATIENCE, Scene } from "./scene";
@@ -123,18 +126,22 @@ describe("a database", () => {
     policy = {},
     refresh,
     down,
+    rollout = {},
   }: {
     target?: number;
     fault?: string;
     policy?: object;
     refresh?: object;
     down?: readonly string[];
+    rollout?: object;
   }): Promise<void> {
     const check = `test "$(psql -At "$DATABASE_URL" -c 'SELECT count(*) = count(DISTINCT version) FROM applied')" = t`;
     const image = "postgres-client:15";
     await scene.project.edit(ENVIRONMENT, {
       "baton:verification": { run: ["smoke"] },
-      "baton:rollout": { progressDeadlineSeconds: 30 },
+      "baton:rollout": { progressDeadlineSeconds: 30, ...rollout },
+      // Where releases stand side by side.
+      "baton:quota": { pods: 40 },
       "baton:settings": {
         config: { TARGET: target, FAULT: fault, LOG_LEVEL: "debug" },
         secrets: { DATABASE_URL: { source: "config" } },
@@ -213,6 +220,18 @@ describe("a database", () => {
     return log.trim().split("\n").length;
   };
   const password = () => new URL(url).password;
+  const bakes = async () => {
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { items } = await scene.apps.listNamespacedDeployment({ namespace });
+    return items.map(runningBake).find((bake) => bake !== undefined);
+  };
+  /** The tags of the releases that callers reach. */
+  const called = async () => {
+    const namespace = scene.namespaceOf(ENVIRONMENT);
+    const { spec } = await scene.core.readNamespacedService({ namespace, name: "web" });
+    const pods = await scene.pods(ENVIRONMENT, labelSelectorOf(spec?.selector ?? {}));
+    return [...new Set(pods.map(({ metadata }) => metadata?.labels?.["baton/image-tag"]))];
+  };
 
   it("is backed up and migrated once, ahead of the rollout", async () => {
     const tag = await push(1, 1, "expand");
@@ -418,6 +437,38 @@ describe("a database", () => {
     const listed = await ends(0, "restore", ENVIRONMENT);
     assert.match(listed, new RegExp(`before-down-to-${stable} .*schema ${next}`));
   });
+
+  for (const [index, strategy] of STRATEGIES.entries()) {
+    it(`keeps its callers with a release that has contracted it, by ${strategy} (long)`, async () => {
+      const next = schema + 1;
+      await configure({ target: schema, rollout: { strategy } });
+      await ends(0, "request", ENVIRONMENT, "--tag", stable);
+      await ends(0, "deploy", ENVIRONMENT, "--yes");
+      const tag = await push(10 + index, next, "contract");
+      await configure({ target: next, rollout: { strategy, bake: "10m" } });
+      await ends(0, "request", ENVIRONMENT, "--tag", tag);
+      const run = start("deploy", ENVIRONMENT, "--yes");
+      await until("the bake", async () => (await bakes()) !== undefined, PATIENCE);
+      await ends(0, "abort", ENVIRONMENT, "--reason", "not today");
+      const { exitCode, all } = await run;
+      printed.push(all);
+      console.log(all.replace(/^/gm, "      "));
+      assert.equal(exitCode, 4, all);
+      const text = asLine(all);
+      const reason = `the former release does not run on the schema, contracted at ${next}`;
+      assert.match(text, new RegExp(`web stays (as|where) it is: ${reason}`));
+      assert.match(text, new RegExp(`baton restore ${ENVIRONMENT} --backup`));
+      assert.match(text, new RegExp(`there is no way back to ${stable}`));
+      assert.equal(await applied(), upTo(next));
+      assert.deepEqual(await called(), [tag]);
+      // It had nothing to be blamed for.
+      await configure({ target: next, rollout: { strategy } });
+      await ends(0, "request", ENVIRONMENT, "--tag", tag);
+      await ends(0, "deploy", ENVIRONMENT, "--yes");
+      assert.deepEqual(await called(), [tag]);
+      [stable, schema] = [tag, next];
+    });
+  }
 
   it("keeps its password out of everything but the Secret", async () => {
     assert.ok(!printed.join("\n").includes(password()));

@@ -15,7 +15,7 @@ interface Kubeconfig {
   contexts: { name: string; context: { cluster: string; user: string } }[];
 }
 
-describe("disaster recovery", () => {
+describe("disaster recovery (long)", () => {
   let scene: Scene;
   let first: number;
   let second: number;

@@ -81,13 +81,13 @@ describe("a release that fails", () => {
         reason: /container web ended .*with exit code 1; its last words:[^]*unknown flag/,
       },
       {
-        what: "as its image cannot be pulled",
+        what: "as its image cannot be pulled (long)",
         files: { "bin/podinfo": join(BIN, "podinfo") },
         layer: Buffer.alloc(4096, "not a tar archive"),
         reason: /container web: (ErrImagePull|ImagePullBackOff): .*/,
       },
       {
-        what: "as it runs out of memory",
+        what: "as it runs out of memory (long)",
         config: { "baton:workloads.web.args[0]": "--stress-memory=600" },
         reason: /container web was killed for using more memory than its limit \(OOMKilled\)/,
       },
@@ -97,7 +97,7 @@ describe("a release that fails", () => {
         reason: /cannot be scheduled: 0\/\d+ nodes are available/,
       },
       {
-        what: "in an init container",
+        what: "in an init container (long)",
         config: {
           "baton:workloads.web.initContainers[0].name": "warm-up",
           "baton:workloads.web.initContainers[0].command[0]": "/bin/podcli",

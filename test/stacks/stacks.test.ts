@@ -275,7 +275,7 @@ function render({ resources, outputs }: Run, registryHost: string): string {
   return stringify(document, { lineWidth: 0, aliasDuplicateObjects: false })
     .replaceAll(registryHost, "registry.example.com")
     .replace(/("baton\/verifies"|baton\/verifies): "?\w+"?/g, "baton/verifies: (hash)")
-    .replace(/^( +spec): "?[0-9a-f]{16}"?$/gm, "$1: (hash)")
+    .replace(/^( +(?:spec|template)): "?[0-9a-f]{16}"?$/gm, "$1: (hash)")
     .replace(/( job\/.*)-[0-9a-f]{8}$/gm, "$1-(hash)");
 }
 

@@ -2,6 +2,7 @@ import * as assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { Provider } from "@pulumi/pulumi/provider";
+import { ROLLOUT } from "../../provider/undo";
 import { KubernetesServer } from "../support/kubernetes";
 
 const load = createRequire(__filename);
@@ -37,6 +38,29 @@ describe("the provider", () => {
     assert.deepEqual(unlike, { changes: false, replaces: [] });
     const other = await diff("Bake", bake, { ...bake, deployments: "web-b" });
     assert.deepEqual(other, { changes: true, replaces: ["deployments"] });
+  });
+
+  it("rolls a release out again that has made way since, and asks for it in no preview", async () => {
+    const cluster = await KubernetesServer.start();
+    try {
+      const rollout = { namespace: "qa", deployment: "web", spec: "b", template: "b" };
+      const changes = async (inputs: object) =>
+        (await diff("Rollout", rollout, { ...rollout, ...inputs }))?.changes;
+      const deployments = "/apis/apps/v1/namespaces/qa/deployments";
+      const is = (known: object) => {
+        const annotations = { [ROLLOUT]: JSON.stringify(known) };
+        cluster.put(deployments, "web", { metadata: { annotations } });
+      };
+      is({ spec: "b", template: "b" });
+      assert.equal(await changes({ isLookedFor: true }), false);
+      is({ spec: "b", template: "b", undone: "web-b" });
+      assert.equal(await changes({ isLookedFor: true }), true);
+      assert.equal(await changes({}), false);
+      is({ spec: "c", template: "c" });
+      assert.equal(await changes({ isLookedFor: true }), true);
+    } finally {
+      await cluster.stop();
+    }
   });
 
   it("goes through a canary's steps again where its traffic was taken back", async () => {

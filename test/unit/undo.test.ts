@@ -1,8 +1,9 @@
 import * as assert from "node:assert/strict";
 import { setTimeout } from "node:timers/promises";
-import { create as bake, type BakeInputs } from "../../provider/bake";
-import { ABORT, abortOf, kubeconfigOf } from "../../provider/cluster";
-import { create as rollout } from "../../provider/rollout";
+import { create as bake, read as readBake, type BakeInputs } from "../../provider/bake";
+import { ABORT, abortOf, kubeconfigOf, ResourceFailed } from "../../provider/cluster";
+import { runningBake } from "../../provider/progress";
+import { create as rollout, find, read as readRollout } from "../../provider/rollout";
 import { ROLLOUT, Undo, withTemplate } from "../../provider/undo";
 import { fastClock } from "../support/clock";
 import { failure } from "../support/failure";
@@ -108,12 +109,17 @@ describe("a release that fails in place of the one before", () => {
     if (was !== image) cluster.patch(WEB, { spec: { template: podsOf(image) } });
     return rollOut(image, irreversible);
   };
+  const undo = () => new Undo(kubeconfigOf(undefined), "qa", "web");
+  const rolledOut = (image: string) => ({
+    namespace: "qa",
+    deployment: "web",
+    spec: image,
+    template: image,
+    together: "web",
+  });
   const rollOut = (image: string, irreversible?: string) =>
     rollout({
-      namespace: "qa",
-      deployment: "web",
-      spec: image,
-      inPlace: true,
+      ...rolledOut(image),
       ...(irreversible === undefined ? {} : { irreversible }),
     });
   const deploy = async (image: string) => {
@@ -142,22 +148,59 @@ describe("a release that fails in place of the one before", () => {
     errors = 50;
     await failure(bake(inputs({ spec: "b" }), run()));
     errors = 0;
-    // Nothing has changed for Pulumi: only what has failed runs again.
+    // Nothing has changed for Pulumi: only what is gone, or has failed, runs again.
+    assert.equal(await find(rolledOut("b")), undefined);
+    await rollOut("b");
+    assert.deepEqual(await find(rolledOut("b")), rolledOut("b"));
     await bake(inputs({ spec: "b" }), run());
     assert.equal(imageNow(), "b");
-    assert.deepEqual(known(), { spec: "b", verified: "web-b" });
+    assert.deepEqual(known(), { spec: "b", template: "b", verified: "web-b" });
     await declare("c");
     errors = 50;
     await failure(bake(inputs({ spec: "c" }), run()));
     assert.equal(imageNow(), "b");
   });
 
-  it("also earns nothing in place of another where nothing is watched any more", async () => {
+  it("never passes by the former one's pods", async () => {
     await declare("b");
     errors = 50;
     await failure(bake(inputs({ spec: "b" }), run()));
-    await bake(inputs({ spec: "b", seconds: 0, analysis: "" }), run());
+    const unwatched = inputs({ spec: "b", seconds: 0, analysis: "" });
+    assert.match(await failure(bake(unwatched, run())), /^qa\/web: it runs the former release$/);
+    assert.equal(await readBake(unwatched), undefined, "nor by a refresh");
+    assert.equal(await readRollout(rolledOut("b")), undefined);
+  });
+
+  it("comes back with another number of pods, too, which is no other release", async () => {
+    await declare("b");
+    errors = 50;
+    await failure(bake(inputs({ spec: "b" }), run()));
+    await rollout({ ...rolledOut("b"), spec: "b, by an autoscaler" });
     assert.equal(imageNow(), "b");
+  });
+
+  it("is waited for until it is there, whatever kills the wait", async () => {
+    await declare("b");
+    errors = 50;
+    await failure(bake(inputs({ spec: "b" }), run()));
+    const declared = { spec: "b", template: "b" };
+    await undo().begin(declared);
+    assert.equal(imageNow(), "b");
+    assert.equal(await find(rolledOut("b")), undefined, "its pods may not be there");
+    assert.deepEqual((await undo().undo()).said, ["web runs the former release again"]);
+    await undo().begin(declared);
+    await undo().complete();
+    assert.equal(imageNow(), "b");
+  });
+
+  it("ends the watch of another one", async () => {
+    await declare("b");
+    const pending = failure(bake(inputs({ spec: "b", seconds: 600 }), run()));
+    while (runningBake(cluster.get(WEB) as object) === undefined) await setTimeout(20);
+    await declare("c");
+    assert.match(await pending, /another release was rolled out; this run has stopped/);
+    assert.equal(imageNow(), "c");
+    assert.equal(known()["verified"], "web-a");
   });
 
   it("does not come back with another release, nor with the former one", async () => {
@@ -168,7 +211,7 @@ describe("a release that fails in place of the one before", () => {
       errors = 0;
       await deploy(next);
       assert.equal(imageNow(), next);
-      assert.deepEqual(known(), { spec: next, verified: `web-${next}` });
+      assert.deepEqual(known(), { spec: next, template: next, verified: `web-${next}` });
     }
   });
 
@@ -213,7 +256,7 @@ describe("a release that fails in place of the one before", () => {
     assert.equal(imageNow(), "b");
     errors = 0;
     await bake(inputs({ spec: "b" }), run());
-    assert.deepEqual(known(), { spec: "b", verified: "web-b" });
+    assert.deepEqual(known(), { spec: "b", template: "b", verified: "web-b" });
   });
 
   it("stays where nothing has passed before", async () => {
@@ -224,16 +267,12 @@ describe("a release that fails in place of the one before", () => {
     assert.equal(imageNow(), "b");
   });
 
-  it("does not pass by suites that have met the former one", async () => {
+  it("makes way together with others, and is not complete by the former pods", async () => {
+    const undone = undo();
     await declare("b");
-    const undo = new Undo(kubeconfigOf(undefined), "qa", "web");
-    assert.deepEqual(await undo.undo(false), ["web runs the former release again"]);
-    const text = await failure(bake(inputs({ spec: "b" }), run()));
-    assert.match(text, /^qa\/web runs the former release, as this one was aborted before/);
+    await undone.undo();
+    await assert.rejects(undone.complete(), ResourceFailed);
     assert.equal(imageNow(), "a");
-    await deploy("a");
-    await deploy("b");
-    assert.equal(imageNow(), "b");
   });
 
   it("says so where the former one cannot come back", async () => {
@@ -243,7 +282,7 @@ describe("a release that fails in place of the one before", () => {
     });
     errors = 50;
     const text = await failure(bake(inputs({ spec: "b" }), run()));
-    assert.match(text, /web could not be led back .*: qa\/web: ReplicaSet web-x is gone$/);
+    assert.match(text, /web could not be led back .*: qa\/web: its ReplicaSet web-x is gone$/);
   });
 });
 
