@@ -116,8 +116,9 @@ export class Undo {
     try {
       const known = knownOf(await this.read());
       const { verified, irreversible = because } = known;
+      if (verified === undefined) return not();
       const present = await this.present();
-      if (verified === undefined || present === verified) return not();
+      if (present === verified) return not();
       if (irreversible !== undefined) return not(`${this.name} stays as it is: ${irreversible}`);
       await this.write((then) => ({ ...then, undone: then.undone ?? present }));
       await this.run(verified);

@@ -57,8 +57,7 @@ describe("an autoscaled workload, called all the time", () => {
   });
 
   for (const strategy of STRATEGIES) {
-    const length = strategy === "canary" ? "" : " (long)";
-    it(`keeps as many pods as it needs: ${strategy}${length}`, async () => {
+    it(`keeps as many pods as it needs: ${strategy} (long)`, async () => {
       const steps = [{ weight: 50, duration: "5s" }];
       await configure({ "baton:rollout": { strategy, steps } });
       for (const time of ["taking over", "again"]) {

@@ -7,7 +7,7 @@ import { pushBuild, pushImage } from "../../sandbox/images";
 import { Scene } from "./scene";
 
 /** As it goes where Pulumi Deployments deploys qa; its part, a checkout of the tag, is played here. */
-describe("a run that a tag has started", () => {
+describe("a run that a tag has started (long)", () => {
   let scene: Scene;
   let remote: string;
   let checkout: string;

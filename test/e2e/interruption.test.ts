@@ -101,7 +101,7 @@ describe("a tool that is killed", () => {
     await expectFinished(["deploy", "qa", "--yes"], 0);
   });
 
-  it("knows what ran before a first deployment", async () => {
+  it("knows what ran before a first deployment (long)", async () => {
     scene.hasDeployed("qa", "dev-7", "qa-7");
     await ask();
     await expectFinished(["deploy", "qa", "--yes"], 0);
@@ -115,7 +115,7 @@ describe("a tool that is killed", () => {
     await expectFinished(["deploy", "qa", "--yes"], 4);
   });
 
-  it("finishes its way back, and goes no further", async () => {
+  it("finishes its way back, and goes no further (long)", async () => {
     await ask();
     await go();
     for (const tag of ["dev-2", "dev-3"]) {
@@ -125,7 +125,7 @@ describe("a tool that is killed", () => {
     await expectFinished(["rollback", "qa"], 0);
   });
 
-  it("gives a remote its request", async () => {
+  it("gives a remote its request (long)", async () => {
     share();
     await expectFinished(["request", "qa"], 0);
   });

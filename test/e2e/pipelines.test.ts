@@ -302,21 +302,21 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     assert.doesNotMatch(log, /image\.sh|pushed as/);
   });
 
-  it("promotes to qa what a merge to qa contains", async () => {
+  it("promotes to qa what a merge to qa contains (long)", async () => {
     const { git } = await cloneOf("ann", "qa");
     await git("merge", "--quiet", "--no-ff", "-m", "Merge dev", "origin/dev");
     succeeded(await push(git, "qa"), "promote promote in qa");
     assert.equal((await releaseOf("qa"))?.imageTag, `dev-${build}`);
   });
 
-  it("promotes to stage what a release's branch contains", async () => {
+  it("promotes to stage what a release's branch contains (long)", async () => {
     const { git } = await cloneOf("ann", "qa");
     await git("checkout", "--quiet", "-b", "release/1.0.1");
     succeeded(await push(git, "release/1.0.1"), "promote promote in stage");
     assert.equal((await releaseOf("stage"))?.imageTag, `qa-${build}`);
   });
 
-  it("refuses a version that is not on main, and one that nobody has verified", async () => {
+  it("refuses a version that is not on main, and one that nobody has verified (long)", async () => {
     const { git } = await cloneOf("ann", "dev");
     await git("tag", "-a", "-m", "Too early", "v1.0.0");
     assert.match(
@@ -333,7 +333,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     assert.equal(await releaseOf("prod"), undefined);
   });
 
-  it("asks for prod when a version is tagged on main, and ends with what it waits for", async () => {
+  it("asks for prod when a version is tagged on main, and ends with what it waits for (long)", async () => {
     const { git } = await cloneOf("ann", "main");
     await git("merge", "--quiet", "--no-ff", "-m", "Release 1.0.1", "origin/release/1.0.1");
     assert.deepEqual(await push(git, "main"), []);
@@ -348,7 +348,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     );
   });
 
-  it("waits for both approvals, and deploys prod on the second", async () => {
+  it("waits for both approvals, and deploys prod on the second (long)", async () => {
     const first = succeeded(await approve("bob"), ...DEPLOY);
     assert.match(first, /approved by bob@example\.com only; expected .* 1 more must run/);
     assert.equal(await releaseOf("prod"), undefined);
@@ -360,13 +360,13 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     assert.equal(await digestOf("prod-v1.0.1"), release.digest);
   });
 
-  it("brings dr to the same digest with prod", async () => {
+  it("brings dr to the same digest with prod (long)", async () => {
     const release = await releaseOf("dr");
     assert.equal(release?.version, "v1.0.1");
     assert.equal(release.digest, await digestOf(`build-${build}`));
   });
 
-  it("tells everybody at the remote, as the tool's own history has it", async () => {
+  it("tells everybody at the remote, as the tool's own history has it (long)", async () => {
     const { folder } = await cloneOf("dora", "main");
     const command = ["-r", "ts-node/register", "cli/main.ts", "history", "--json"];
     const env = { ...project.environment, ...as("dora") };
@@ -380,7 +380,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     );
   });
 
-  it("previews what a pull request would change, in one comment", async () => {
+  it("previews what a pull request would change, in one comment (long)", async () => {
     const { git, folder } = await cloneOf("ann", "main");
     await git("checkout", "--quiet", "-b", "louder");
     const file = join(folder, "Pulumi.prod.yaml");
@@ -399,7 +399,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     );
   });
 
-  it("finds no drift at night", async () => {
+  it("finds no drift at night (long)", async () => {
     const ended = await runner.dispatched("drift", "main", {});
     const log = succeeded(ended, ...project.path.map(() => "drift drift"));
     for (const environment of project.path)

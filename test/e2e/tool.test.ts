@@ -231,7 +231,7 @@ describe("the tool", () => {
     await isSettled("qa");
   });
 
-  it("goes back by itself when a bad one is forced through to prod, and holds it", async () => {
+  it("goes back by itself when a bad one is forced through to prod, and holds it (long)", async () => {
     const tag = await bad("stage");
     const promote = ["promote", "prod", "--tag", tag, "--version", version(3), "--yes"];
     await ends(3, "ann", ...promote);
@@ -303,7 +303,7 @@ describe("the tool", () => {
       await deploying;
     });
 
-    it("carries on after Pulumi was killed", async () => {
+    it("carries on after Pulumi was killed (long)", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       const pid = await pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
@@ -335,7 +335,7 @@ describe("the tool", () => {
       await deploying;
     });
 
-    it("records what was made in the last moment of a killed run", async () => {
+    it("records what was made in the last moment of a killed run (long)", async () => {
       const namespace = scene.namespaceOf("qa");
       const service = () => scene.core.readNamespacedService({ namespace, name: "web" });
       const { metadata: former } = await service();
@@ -369,7 +369,7 @@ describe("the tool", () => {
       assert.equal((await service()).metadata?.uid, former?.uid, "the same Service");
     });
 
-    it("carries on after a provider was killed", async () => {
+    it("carries on after a provider was killed (long)", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       await pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);

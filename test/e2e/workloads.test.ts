@@ -111,7 +111,7 @@ describe("an environment that was not there before", () => {
     assert.equal(await scene.registry.resolve(`perf-${scene.builds[0]}`), digest);
   });
 
-  it("runs a worker and a CronJob of the same image beside it", async () => {
+  it("runs a worker and a CronJob of the same image beside it (long)", async () => {
     const { project } = scene;
     const set = async (key: string, values: Readonly<Record<string, string>>) => {
       for (const [name, value] of Object.entries(values)) {
