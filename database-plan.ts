@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { Refusal, type StackConfig } from "./config";
+import type { LastOutputs } from "./last-outputs";
 import { openRegistry } from "./registry/registry";
 import { RegistryError } from "./registry/errors";
 import { knownSchema, readSchema } from "./registry/schema";
@@ -21,17 +22,13 @@ import {
 export async function planDatabase(
   config: StackConfig,
   release: Release,
+  last: LastOutputs,
 ): Promise<DatabasePlan | undefined> {
   const { environment, database } = config;
   if (database === undefined || database.follower) return undefined;
   const registry = openRegistry(config.registry);
-  const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
-  const last = new pulumi.StackReference(path.join("/"));
-  const [running, recorded] = await Promise.all([
-    last.getOutputDetails("release"),
-    last.getOutputDetails("schema"),
-  ]);
-  const former = running.value as Release | undefined;
+  const former = (await last.get("release")) as Release | undefined;
+  const recorded = (await last.get("schema")) as SchemaRecord | undefined;
   const goesBack = release.rollbackOf !== undefined;
   try {
     const schemaOfImage = async (imageTag: string, digest: string) => {
@@ -42,7 +39,7 @@ export async function planDatabase(
       throw new Refusal(formatProblems(schema.problems));
     };
     const schema = await schemaOfImage(release.imageTag, release.digest);
-    const outputs = { release: former, schema: recorded.value as SchemaRecord | undefined };
+    const outputs = { release: former, schema: recorded };
     const known = await knownSchema(registry, environment, outputs);
     const deployed = { environment, tag: release.imageTag, schema, known };
     if (release.rollbackOf === undefined) {

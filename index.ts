@@ -1,4 +1,5 @@
 import { readConfig } from "./config";
+import { LastOutputs } from "./last-outputs";
 import { preflight } from "./preflight";
 
 export = async () => {
@@ -8,10 +9,12 @@ export = async () => {
 
   const config = readConfig();
   // The registry and the cluster answer while the SDKs are loaded.
-  const [{ release, database, breakGlass }, { createInfra }] = await Promise.all([
-    preflight(config),
+  const last = new LastOutputs(config.environment);
+  const [cleared, { createInfra }] = await Promise.all([
+    preflight(config, last),
     import("./infra"),
   ]);
-  const outputs = await createInfra(config, release, database);
+  const outputs = await createInfra(config, cleared, last);
+  const { breakGlass } = cleared;
   return breakGlass === undefined ? outputs : { ...outputs, breakGlass };
 };

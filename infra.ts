@@ -19,6 +19,8 @@ import { Verification, type SharedSwitch, type Switch } from "./components/verif
 import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
+import type { LastOutputs } from "./last-outputs";
+import type { Cleared } from "./preflight";
 import { parseEcrHost } from "./registry/ecr";
 import type { EcrSettings } from "./registry/ecr-settings";
 import { RegistryError } from "./registry/errors";
@@ -54,11 +56,11 @@ export interface Outputs {
  */
 export async function createInfra(
   config: StackConfig,
-  release: Release | undefined,
-  database?: DatabasePlan,
+  { release, database }: Cleared,
+  last: LastOutputs,
 ): Promise<Outputs> {
   const roles = await declareShared(config);
-  const outputs = await declareEnvironment(config, release, database);
+  const outputs = await declareEnvironment(config, release, database, last);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
@@ -121,6 +123,7 @@ async function declareEnvironment(
   config: StackConfig,
   release: Release | undefined,
   databasePlan: DatabasePlan | undefined,
+  last: LastOutputs,
 ): Promise<Outputs> {
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
@@ -177,7 +180,7 @@ async function declareEnvironment(
   };
   const beside = Object.values(config.workloads).some((one) => standsBeside(config, one));
   const { kept, served } = beside
-    ? await formerColours(config.environment, release.imageTag)
+    ? await formerColours(last, release.imageTag)
     : { kept: undefined, served: false };
   if (kept !== undefined && kept.settings.imageTag !== release.imageTag) {
     settings.keep(kept.settings);
@@ -437,13 +440,11 @@ export interface Colours {
  * whether there is one of another strategy.
  */
 async function formerColours(
-  environment: string,
+  last: LastOutputs,
   imageTag: string,
 ): Promise<{ kept: KeptRelease | undefined; served: boolean }> {
-  const path = [pulumi.getOrganization(), pulumi.getProject(), environment];
-  const last = new pulumi.StackReference(path.join("/"));
-  const colours = (await last.getOutputDetails("colours")).value as Colours | undefined;
-  const running = (await last.getOutputDetails("release")).value as Release | undefined;
+  const colours = (await last.get("colours")) as Colours | undefined;
+  const running = (await last.get("release")) as Release | undefined;
   const { current, kept } = colours ?? {};
   const isAgain = current?.settings.imageTag === imageTag;
   const stays = process.env[CLEANUP] ? undefined : kept;

@@ -183,6 +183,14 @@ describe("Database", () => {
     assert.deepEqual([...jobs(without).keys()], ["database-schema-dev-6-from-dev-8"]);
   });
 
+  it("is beside releases that stand side by side, which ask for the same last outputs", async () => {
+    const lastOutputs = { release: { imageTag: "dev-6", digest }, schema: schema(6) };
+    const config = { rollout: { strategy: "blueGreen" }, quota: ROOM };
+    const run = await harness.run(withDatabase("dev-7", { config, lastOutputs }));
+    assert.ok(run.resources.some(({ name }) => name === "web-dev-7"));
+    assert.ok(jobs(run).size > 0);
+  });
+
   it("records whether the configuration of this `up` allows a migration down", async () => {
     pushImage(harness, {}, "dev-2", "qa-2");
     const back = { rollbackOf: "dev-8" };

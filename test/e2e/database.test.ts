@@ -453,7 +453,7 @@ describe("a database", () => {
       const { exitCode, all } = await run;
       printed.push(all);
       console.log(all.replace(/^/gm, "      "));
-      assert.equal(exitCode, 4, all);
+      assert.equal(exitCode, 5, all);
       const text = asLine(all);
       const reason = `the former release does not run on the schema, contracted at ${next}`;
       assert.match(text, new RegExp(`web stays (as|where) it is: ${reason}`));

@@ -220,8 +220,14 @@ export async function promiseOf<T>(output: pulumi.Output<T>): Promise<T> {
 function mocks(
   options: Pick<RunOptions, "preview" | "lastOutputs" | "database">,
 ): pulumi.runtime.Mocks {
+  const references = new Set<string>();
   return {
     newResource(args) {
+      if (args.type === "pulumi:pulumi:StackReference") {
+        // As the engine does.
+        if (references.has(args.name)) throw new Error(`Duplicate resource URN '${args.name}'`);
+        references.add(args.name);
+      }
       if (options.preview === true && !args.type.startsWith("pulumi:")) {
         return { id: undefined, state: {} };
       }
