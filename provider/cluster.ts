@@ -7,7 +7,6 @@ import {
   setHeaderOptions,
   type V1Deployment,
   type V1Pod,
-  type V1ReplicaSet,
 } from "@kubernetes/client-node";
 import { setTimeout } from "node:timers/promises";
 
@@ -133,22 +132,6 @@ export function rolloutStatus({
     replicas <= updatedReplicas &&
     availableReplicas >= updatedReplicas;
   return complete ? "complete" : "progressing";
-}
-
-/** Which rollout of its Deployment an object belongs to; each is the newest once. */
-export function revisionOf({ metadata }: V1Deployment | V1ReplicaSet): number {
-  return Number(metadata?.annotations?.["deployment.kubernetes.io/revision"] ?? 0);
-}
-
-/** A Deployment's own ReplicaSets, the newest first. */
-export function newestFirst(
-  sets: readonly V1ReplicaSet[],
-  deployment: Pick<V1Deployment, "metadata">,
-): V1ReplicaSet[] {
-  const { uid } = deployment.metadata ?? {};
-  return sets
-    .filter(({ metadata }) => metadata?.ownerReferences?.some((owner) => owner.uid === uid))
-    .sort((a, b) => revisionOf(b) - revisionOf(a));
 }
 
 /** What the cluster said; the client's own message holds every header. */

@@ -5,7 +5,6 @@ import {
   type V1ReplicaSet,
 } from "@kubernetes/client-node";
 import type { Criteria, Measured, Sample } from "../release/analysis";
-import { newestFirst } from "./cluster";
 import { QueryError, queryNumber } from "./prometheus";
 
 /** What Prometheus is asked; durations in seconds. */
@@ -143,8 +142,10 @@ export class Measurement {
     const { items } = await apps.listNamespacedReplicaSet({ namespace });
     const now: V1ReplicaSet[] = [];
     const before: V1ReplicaSet[] = [];
-    for (const deployment of deployments) {
-      const own = newestFirst(items, deployment);
+    for (const { metadata } of deployments) {
+      const own = items
+        .filter((set) => set.metadata?.ownerReferences?.some(({ uid }) => uid === metadata?.uid))
+        .sort((a, b) => revisionOf(b) - revisionOf(a));
       now.push(...own.slice(0, 1));
       before.push(...own.slice(1, 2));
     }
@@ -160,6 +161,10 @@ export class Measurement {
     const at = against.kind === "former" ? { at: new Date(began) } : {};
     return { now: patternOf(now), stable: { pods: patternOf(owned), ...at } };
   }
+}
+
+function revisionOf(object: V1ReplicaSet): number {
+  return Number(object.metadata?.annotations?.["deployment.kubernetes.io/revision"] ?? 0);
 }
 
 /** As a regular expression inside a query's text, where a backslash would need another one. */
