@@ -211,11 +211,7 @@ async function declareEnvironment(
       podAnnotations: scrapeAnnotations(config.monitoring, workload),
     };
     if (!standsBeside(config, workload)) {
-      const component = new Workload(
-        name,
-        { ...args, together: inPlace, irreversible: staying },
-        rollsOut,
-      );
+      const component = new Workload(name, { ...args, inPlace, irreversible: staying }, rollsOut);
       return { name, workload, component, ready: [component] };
     }
     const objectName = workload.name ?? name;

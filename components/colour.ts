@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { Autoscaled } from "./autoscaled";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Called } from "./internal/beside";
 import { contentHash } from "./internal/hash";
@@ -8,11 +9,11 @@ import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import {
   AWAITED_ELSEWHERE,
-  DEPLOYMENT_ANNOTATIONS,
   REPLICAS_ELSEWHERE,
   autoscaledFrom,
   autoscalerSpec,
   budgetSpec,
+  deploymentAnnotations,
   deploymentSpec,
   leftToAutoscaler,
   replicasOf,
@@ -21,7 +22,7 @@ import {
   type WorkloadArgs,
 } from "./workload";
 
-export interface ColourArgs extends Omit<WorkloadArgs, "workload" | "together" | "irreversible"> {
+export interface ColourArgs extends Omit<WorkloadArgs, "workload" | "inPlace" | "irreversible"> {
   readonly workload: Called;
   /** The workload that this is a release of. */
   readonly of: string;
@@ -82,7 +83,10 @@ export class Colour extends pulumi.ComponentResource {
     };
 
     const spec = deploymentSpec(args, selector, this.podTemplate);
-    const deployment = { metadata: { ...metadata, annotations: DEPLOYMENT_ANNOTATIONS }, spec };
+    const deployment = {
+      metadata: { ...metadata, annotations: deploymentAnnotations(workload) },
+      spec,
+    };
     const { replicas, ...uncounted } = spec;
     const begins =
       inSteps || replicas === undefined ? { ...deployment, spec: uncounted } : deployment;
@@ -118,13 +122,19 @@ export class Colour extends pulumi.ComponentResource {
   autoscale(after: readonly pulumi.Resource[]): pulumi.Resource[] {
     const { autoscale } = this.args.workload;
     if (autoscale === undefined) return [];
-    const { namespace, labels } = this.args;
+    const { namespace, context, labels } = this.args;
     const scaler = {
       metadata: { namespace, labels: { ...labels, ...selectorLabels(this.name) } },
       spec: autoscalerSpec(autoscale, this.name),
     };
     this.manifests = { ...this.manifests, autoscaler: scaler };
-    return [autoscaler(this.name, scaler, this.child, [this.deployment, ...after])];
+    const dependsOn = [...this.child.dependsOn, this.deployment];
+    const autoscaled = new Autoscaled(
+      `${this.name}-autoscaled`,
+      { context, namespace, deployment: this.name },
+      { ...this.child, dependsOn },
+    );
+    return [autoscaler(this.name, scaler, this.child, [autoscaled, ...after])];
   }
 
   get record(): pulumi.Output<ColourRecord> {

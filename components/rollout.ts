@@ -17,7 +17,7 @@ export interface RolloutArgs {
    */
   readonly template?: pulumi.Input<string>;
   /** The Deployments, separated by commas, that make way together. */
-  readonly together?: string;
+  readonly inPlace?: string;
   /** Why one that fails stays all the same. */
   readonly irreversible?: string;
 }

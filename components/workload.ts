@@ -1,9 +1,10 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { Autoscaled } from "./autoscaled";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, WorkloadConfig } from "../config-schema";
 import { contentHash } from "./internal/hash";
-import { selectorLabels } from "./internal/labels";
+import { REPLICAS, selectorLabels } from "./internal/labels";
 import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import type { ContainerSettings } from "./settings";
@@ -22,7 +23,7 @@ export interface WorkloadArgs {
   /** Put on the pods, e.g. what Prometheus looks for. */
   readonly podAnnotations: Readonly<Record<string, string>>;
   /** The Deployments of a release that make way for the one before, when one of them fails. */
-  readonly together: readonly string[];
+  readonly inPlace: readonly string[];
   /** Why they do not. */
   readonly irreversible: string | undefined;
 }
@@ -31,8 +32,6 @@ export interface WorkloadArgs {
 export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
 /** What the stack file says holds, also where another program has changed it since. */
 export const FORCED = { "pulumi.com/patchForce": "true" };
-/** The number of pods may have been an autoscaler's before. */
-export const DEPLOYMENT_ANNOTATIONS = { ...AWAITED_ELSEWHERE, ...FORCED };
 /** How many pods there are, others decide: an autoscaler, or whoever gives a release its traffic. */
 export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
 /** No rollout ends later than this, however often it makes a little progress. */
@@ -77,13 +76,13 @@ export class Workload extends pulumi.ComponentResource {
     selector: Record<string, string>,
     args: WorkloadArgs,
   ): void {
-    const { namespace, context, workload, together, irreversible } = args;
+    const { namespace, context, workload, inPlace, irreversible } = args;
     const { autoscale, port } = workload;
     const spec = deploymentSpec(args, selector, this.podTemplate);
     const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
     const deployment = new k8s.apps.v1.Deployment(
       name,
-      { metadata: { ...metadata, annotations: DEPLOYMENT_ANNOTATIONS }, spec },
+      { metadata: { ...metadata, annotations: deploymentAnnotations(workload) }, spec },
       { ...this.child, ...leftToAutoscaler(workload) },
     );
 
@@ -95,7 +94,7 @@ export class Workload extends pulumi.ComponentResource {
         deployment: this.objectName,
         spec: contentHash(spec),
         template: contentHash(this.podTemplate),
-        together: together.join(","),
+        inPlace: inPlace.join(","),
         ...(irreversible === undefined ? {} : { irreversible }),
         ...autoscaledFrom(workload),
       },
@@ -122,10 +121,13 @@ export class Workload extends pulumi.ComponentResource {
       );
     }
     if (autoscale !== undefined) {
+      const dependsOn = [...this.child.dependsOn, deployment];
+      const scaled = { context, namespace, deployment: this.objectName };
+      const autoscaled = new Autoscaled(`${name}-autoscaled`, scaled, { ...this.child, dependsOn });
       new k8s.autoscaling.v2.HorizontalPodAutoscaler(
         name,
         { metadata, spec: autoscalerSpec(autoscale, deployment.metadata.name) },
-        this.child,
+        { ...this.child, dependsOn: [...dependsOn, autoscaled] },
       );
     }
   }
@@ -148,6 +150,15 @@ export class Workload extends pulumi.ComponentResource {
       this.child,
     );
   }
+}
+
+/** The number of pods may have been an autoscaler's before, which ends after the Deployment's update. */
+export function deploymentAnnotations({
+  autoscale,
+  replicas = 1,
+}: WorkloadConfig): Record<string, string> {
+  const own = autoscale === undefined ? { [REPLICAS]: String(replicas) } : {};
+  return { ...AWAITED_ELSEWHERE, ...FORCED, ...own };
 }
 
 /** How many pods a Deployment begins with. */

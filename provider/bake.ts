@@ -5,7 +5,7 @@ import { Lease } from "./lease";
 import { Measurement, type Stable } from "./measurement";
 import { forgetProgress, identityOf, progressOf } from "./progress";
 import { Traffic, type Switch } from "./traffic";
-import { namesOf, Undo, undoAll } from "./undo";
+import { namesOf, Undo } from "./undo";
 import { Watch, type Run } from "./watch";
 
 export interface BakeInputs {
@@ -49,11 +49,7 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
       kubeconfig,
       namespace,
       names: inputs.deployments.split(","),
-      takeBack: async () => {
-        const taken = traffic.takeBack(switches, inputs.irreversible);
-        const undone = undoAll(kubeconfig, namespace, inPlace, inputs.irreversible);
-        return (await Promise.all([taken, undone])).flat();
-      },
+      takeBack: () => traffic.takeBack(switches, inputs.inPlace, inputs.irreversible),
     },
     run,
   );
@@ -108,7 +104,7 @@ export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> 
     const [name = ""] = inputs.deployments.split(",");
     const deployment = await apps.readNamespacedDeployment({ namespace, name });
     for (const one of namesOf(inputs.inPlace)) {
-      if (await new Undo(kubeconfig, namespace, one).isUndone()) return undefined;
+      if ((await new Undo(kubeconfig, namespace, one).state()).isUndone) return undefined;
     }
     if (seconds === 0) return inputs;
     const progress = progressOf(deployment);

@@ -14,9 +14,8 @@ import {
 import { Lease } from "./lease";
 import { Measurement } from "./measurement";
 import { identityOf, progressOf } from "./progress";
-import { create as awaitRollout } from "./rollout";
+import { scale } from "./rollout";
 import { Traffic, type SharedSwitch } from "./traffic";
-import { namesOf, undoAll } from "./undo";
 import { Watch, type Run } from "./watch";
 
 export interface CanaryInputs {
@@ -90,11 +89,7 @@ class Canary {
     this.lease = new Lease(this.kubeconfig, namespace, inputs.lease);
     const mayGoOn = () => this.lease.keep(this.watch.id);
     this.traffic = new Traffic(this.kubeconfig, namespace, mayGoOn);
-    const takeBack = async () => {
-      const taken = this.traffic.takeBack(this.switches);
-      const undone = undoAll(this.kubeconfig, namespace, namesOf(inputs.inPlace), undefined);
-      return (await Promise.all([taken, undone])).flat();
-    };
+    const takeBack = () => this.traffic.takeBack(this.switches, inputs.inPlace);
     const watched = { kubeconfig: this.kubeconfig, namespace, names: deployments.split(",") };
     this.watch = new Watch({ ...watched, takeBack, mayGoOn }, run);
   }
@@ -130,17 +125,9 @@ class Canary {
   /** Its number of pods may be another one now; an autoscaler sees to that itself. */
   private async settle(): Promise<string> {
     const { context, namespace, spec } = this.inputs;
+    const where = context === undefined ? {} : { context };
     for (const { canary, replicas, isAutoscaled } of this.switches) {
-      if (isAutoscaled) continue;
-      const isChanged = await patiently(async () => {
-        const deployment = await this.deployment(canary);
-        if (deployment.spec?.replicas === replicas) return false;
-        await scaleTo(this.kubeconfig, deployment, replicas);
-        return true;
-      });
-      if (!isChanged) continue;
-      const where = context === undefined ? {} : { context };
-      await awaitRollout({ ...where, namespace, deployment: canary, spec });
+      if (!isAutoscaled) await scale({ ...where, namespace, deployment: canary, spec }, replicas);
     }
     return this.watch.id;
   }

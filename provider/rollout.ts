@@ -14,6 +14,7 @@ import {
   isFinal,
   kubeconfigOf,
   PATIENCE,
+  patiently,
   podsOf,
   ResourceFailed,
   rolloutStatus,
@@ -39,7 +40,7 @@ export interface RolloutInputs {
    */
   readonly template?: string;
   /** The Deployments, separated by commas, that make way together. */
-  readonly together?: string;
+  readonly inPlace?: string;
   /** Why one that fails stays all the same. */
   readonly irreversible?: string;
 }
@@ -74,8 +75,8 @@ async function untilComplete(inputs: RolloutInputs): Promise<string> {
     // Whoever declares another one goes on with that.
     const isOwn =
       template !== undefined &&
-      (await new Undo(kubeconfig, namespace, deployment).isDeclared(spec));
-    const names = isOwn ? namesOf(inputs.together) : [];
+      (await new Undo(kubeconfig, namespace, deployment).state(spec)).isDeclared;
+    const names = isOwn ? namesOf(inputs.inPlace) : [];
     const said = await undoAll(kubeconfig, namespace, names, irreversible);
     const [head = "", ...rest] = [...reasons, ...said];
     const text = [head, ...rest.map((line) => `  ${line}`)].join("\n");
@@ -131,6 +132,20 @@ async function scaleUp(
   return true;
 }
 
+/** Gives a Deployment exactly so many pods, and waits for them. */
+export async function scale(inputs: RolloutInputs, replicas: number): Promise<void> {
+  const { context, namespace, deployment: name } = inputs;
+  const kubeconfig = kubeconfigOf(context);
+  const apps = kubeconfig.makeApiClient(AppsV1Api);
+  const isChanged = await patiently(async () => {
+    const deployment = await apps.readNamespacedDeployment({ namespace, name });
+    if (deployment.spec?.replicas === replicas) return false;
+    await scaleTo(kubeconfig, deployment, replicas);
+    return true;
+  });
+  if (isChanged) await untilComplete(inputs);
+}
+
 /** Gone unless the rollout is complete now: a refresh must not let one pass that has failed. */
 export async function read(inputs: RolloutInputs): Promise<RolloutInputs | undefined> {
   const { context, namespace, deployment } = inputs;
@@ -149,7 +164,8 @@ export async function find(inputs: RolloutInputs): Promise<RolloutInputs | undef
   const { context, namespace, deployment, template, spec } = inputs;
   if (template === undefined) return inputs;
   const undo = new Undo(kubeconfigOf(context), namespace, deployment);
-  return (await undo.isDeclared(spec)) && !(await undo.isUndone()) ? inputs : undefined;
+  const { isDeclared, isUndone } = await undo.state(spec);
+  return isDeclared && !isUndone ? inputs : undefined;
 }
 
 function unreadable(namespace: string, deployment: string, error: unknown): Error {

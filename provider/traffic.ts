@@ -1,6 +1,7 @@
 import { CoreV1Api, CustomObjectsApi, type KubeConfig } from "@kubernetes/client-node";
 import { isDeepStrictEqual } from "node:util";
 import { absent, answerOf, MERGE, patiently } from "./cluster";
+import { namesOf, undoAll } from "./undo";
 
 type Selector = Readonly<Record<string, string>>;
 
@@ -74,10 +75,15 @@ export class Traffic {
 
   /**
    * Takes the traffic back, as fast as can be.
+   * @param inPlace the Deployments, separated by commas, whose former release comes back instead
    * @param irreversible why it may not go back
    * @returns what was done, or why not.
    */
-  async takeBack(switches: readonly Switch[], irreversible?: string): Promise<string[]> {
+  async takeBack(
+    switches: readonly Switch[],
+    inPlace: string | undefined,
+    irreversible?: string,
+  ): Promise<string[]> {
     const takeOne = async ({ service, from, route }: Switch): Promise<string[]> => {
       if (from === undefined) return [];
       if (irreversible !== undefined) return [`${service} stays where it is: ${irreversible}`];
@@ -88,7 +94,8 @@ export class Traffic {
         return [`${service} could not be led back to the former release: ${answerOf(error)}`];
       }
     };
-    return (await Promise.all(switches.map(takeOne))).flat();
+    const undone = undoAll(this.kubeconfig, this.namespace, namesOf(inPlace), irreversible);
+    return (await Promise.all([...switches.map(takeOne), undone])).flat();
   }
 
   private async readService(name: string) {

@@ -61,14 +61,12 @@ export class Undo {
     this.objects = kubeconfig.makeApiClient(CustomObjectsApi);
   }
 
-  /** Whether nothing else was declared since. */
-  async isDeclared(spec: string): Promise<boolean> {
-    return knownOf(await this.read()).spec === spec;
-  }
-
-  /** Whether what is declared has made way. */
-  async isUndone(): Promise<boolean> {
-    return knownOf(await this.read()).undone !== undefined;
+  /** Whether this is what is declared, and whether what is declared has made way. */
+  async state(
+    spec?: string,
+  ): Promise<{ readonly isDeclared: boolean; readonly isUndone: boolean }> {
+    const known = knownOf(await this.read());
+    return { isDeclared: known.spec === spec, isUndone: known.undone !== undefined };
   }
 
   /**
@@ -101,7 +99,7 @@ export class Undo {
    * @throws ResourceFailed where it is not the one that is declared.
    */
   async pass(): Promise<void> {
-    if (await this.isUndone()) throw this.failed("it runs the former release");
+    if ((await this.state()).isUndone) throw this.failed("it runs the former release");
     const verified = await this.present();
     await this.write(({ spec, template }) => ({ spec, template, verified }));
   }

@@ -206,7 +206,7 @@ const ROUTINE = new Map<string, { readonly ops: readonly string[]; readonly path
       [
         ...["promotion:index:Rollout", "kubernetes:apps/v1:Deployment"],
         ...["kubernetes:core/v1:Service", "kubernetes:policy/v1:PodDisruptionBudget"],
-        "kubernetes:autoscaling/v2:HorizontalPodAutoscaler",
+        ...["kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "promotion:index:Autoscaled"],
       ].map((type) => [`baton:components:Colour$${type}`, { ops: [...RENEWAL, "delete"] }]),
     ),
     "baton:components:Workload$kubernetes:apps/v1:Deployment": {

@@ -9,6 +9,9 @@ export const DATABASE = { "app.kubernetes.io/component": "database" };
 /** Which workload a pod is a release of, where several of them stand side by side. */
 export const COLOUR_OF = "baton/workload";
 
+/** An annotation of a Deployment that no autoscaler has: how many pods it declares. */
+export const REPLICAS = "baton/replicas";
+
 /** What selects a workload's pods: never changes, as selectors cannot. */
 export function selectorLabels(workload: string): Record<string, string> {
   return { "app.kubernetes.io/name": workload };

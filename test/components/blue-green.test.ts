@@ -50,7 +50,9 @@ describe("blueGreen", () => {
     const traffic = find(run, SERVICE, "web");
     assert.ok(traffic?.dependsOn.includes("verification-smoke"));
     // Idle pods would be taken away.
-    assert.ok(find(run, SCALER, "web-stage-45")?.dependsOn.includes("web"));
+    const autoscaler = find(run, SCALER, "web-stage-45");
+    assert.ok(autoscaler?.dependsOn.includes("web"));
+    assert.ok(autoscaler?.dependsOn.includes("web-stage-45-autoscaled"));
     const gate = find(run, "promotion:index:Bake", "verification-bake");
     assert.ok(gate);
     assert.ok(gate.dependsOn.includes("web"));

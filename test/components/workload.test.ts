@@ -29,6 +29,8 @@ describe("Workload", () => {
     };
   }
   const spec = (resource: Registered | undefined) => resource?.inputs["spec"] as Spec;
+  const annotations = (resource: Registered | undefined) =>
+    (resource?.inputs["metadata"] as { annotations: Record<string, string> }).annotations;
 
   it("is a Deployment and a Service on port 80", async () => {
     const find = await declare({});
@@ -53,14 +55,20 @@ describe("Workload", () => {
     assert.ok(!("replicas" in spec(deployment)), "an update would take the autoscaler's back");
     assert.equal(find("promotion:index:Rollout", "web-rollout")?.inputs["pods"], 2);
     assert.deepEqual(deployment?.options.ignoreChanges, ["spec.replicas"]);
-    assert.ok(find("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "web"));
+    const autoscaler = find("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "web");
+    assert.ok(autoscaler?.dependsOn.includes("web-autoscaled"), "it goes before that");
+    assert.ok(find("promotion:index:Autoscaled", "web-autoscaled")?.dependsOn.includes("web"));
+    assert.ok(!("baton/replicas" in annotations(deployment)));
     const plain = (await declare({}))("kubernetes:apps/v1:Deployment", "web");
     assert.deepEqual(plain?.options.ignoreChanges, []);
   });
 
   it("has as many pods as the stack file says, also where an autoscaler had another number", async () => {
-    const deployment = (await declare({}))("kubernetes:apps/v1:Deployment", "web");
-    assert.match(JSON.stringify(deployment?.inputs["metadata"]), /"pulumi.com\/patchForce":"true"/);
+    const find = await declare({});
+    const declared = annotations(find("kubernetes:apps/v1:Deployment", "web"));
+    assert.equal(declared["pulumi.com/patchForce"], "true");
+    assert.equal(declared["baton/replicas"], "2");
+    assert.equal(find("promotion:index:Autoscaled", "web-autoscaled"), undefined);
   });
 
   it("makes way for the release before when it fails, but not for the one that is left", async () => {
@@ -70,7 +78,7 @@ describe("Workload", () => {
       return resources.find(({ name }) => name === "web-rollout")?.inputs;
     };
     const forward = await rollout({});
-    assert.equal(forward?.["together"], "web");
+    assert.equal(forward?.["inPlace"], "web");
     assert.equal(forward["isLookedFor"], true);
     assert.equal(forward["irreversible"], undefined);
     const back = await rollout({ rollbackOf: "dev-46" });

@@ -63,6 +63,24 @@ describe("the provider", () => {
     }
   });
 
+  it("gives a Deployment the pods that it declares when its autoscaler is gone", async () => {
+    const cluster = await KubernetesServer.start();
+    try {
+      const deployments = "/apis/apps/v1/namespaces/qa/deployments";
+      const metadata = { namespace: "qa", annotations: { "baton/replicas": "2" } };
+      const status = { replicas: 2, updatedReplicas: 2, availableReplicas: 2 };
+      cluster.put(deployments, "web", { metadata, spec: { replicas: 3 }, status });
+      const inputs = { namespace: "qa", deployment: "web" };
+      const replicas = () => cluster.get(`${deployments}/web`)?.["spec"];
+      await provider.delete?.("id", urn("Rollout"), inputs);
+      assert.deepEqual(replicas(), { replicas: 3 });
+      await provider.delete?.("id", urn("Autoscaled"), inputs);
+      assert.deepEqual(replicas(), { replicas: 2 });
+    } finally {
+      await cluster.stop();
+    }
+  });
+
   it("goes through a canary's steps again where its traffic was taken back", async () => {
     const cluster = await KubernetesServer.start();
     try {

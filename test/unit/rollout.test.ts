@@ -1,4 +1,5 @@
 import * as assert from "node:assert/strict";
+import { remove } from "../../provider/autoscaled";
 import { create } from "../../provider/rollout";
 import { KubernetesServer } from "../support/kubernetes";
 
@@ -52,5 +53,16 @@ describe("a rollout", () => {
     assert.equal(replicas(), 5);
     await create({ ...inputs, pods: 2, atLeast: "gone" });
     assert.equal(replicas(), 5);
+  });
+  it("has as many pods as it declares once its autoscaler is gone, and is left alone where it does not", async () => {
+    cluster.patch(`${DEPLOYMENTS}/web`, { spec: { replicas: 6 } });
+    await remove(inputs);
+    assert.equal(replicas(), 6);
+    cluster.patch(`${DEPLOYMENTS}/web`, { metadata: { annotations: { "baton/replicas": "2" } } });
+    await remove(inputs);
+    assert.equal(replicas(), 2);
+    await remove({ ...inputs, deployment: "gone" });
+    cluster.failure = 403;
+    await assert.rejects(remove(inputs), /qa\/web cannot be read: the cluster answered 403/);
   });
 });

@@ -115,7 +115,7 @@ describe("a release that fails in place of the one before", () => {
     deployment: "web",
     spec: image,
     template: image,
-    together: "web",
+    inPlace: "web",
   });
   const rollOut = (image: string, irreversible?: string) =>
     rollout({
