@@ -55,9 +55,9 @@ export interface Stretch {
   readonly end: Partial<Progress>;
 }
 
-const POLL_MILLISECONDS = 1000;
+const POLL_MILLISECONDS = 500;
 /** How often it is tried to take the annotation away, after which the next `up` sees that it failed. */
-const ATTEMPTS = 3;
+const ATTEMPTS = 6;
 /** How often it is told how far it is, in seconds. */
 const TELL_EVERY = 60;
 
