@@ -155,12 +155,18 @@ export class Database extends pulumi.ComponentResource {
     known,
     refusal,
   }: Extract<DatabasePlan, { kind: "forward" }>): pulumi.Output<SchemaRecord> {
-    const { database, release } = this.args;
+    const { database, release, environment } = this.args;
     const { migration, integrity, backup, policy } = database;
     const tag = slug(release.imageTag);
-    const head = { HEAD: String(schema.version), NAME: `before-${release.imageTag}` };
+    const { points } = mergeSchemas(schema, known);
+    const head = {
+      HEAD: String(schema.version),
+      NAME: `before-${release.imageTag}`,
+      POINTS: points.map(({ version, kind }) => `${version}=${kind}`).join(" "),
+    };
     const reading = this.read(`before-${tag}`, {
       ...head,
+      FORMER: String(known?.version ?? 0),
       REFUSE_FROM: refusal === undefined ? "" : String(refusal.from),
       REASON: refusal?.reason ?? "",
     });
@@ -171,6 +177,7 @@ export class Database extends pulumi.ComponentResource {
           KEEP: String(backup.keep.releases),
           BACKUP: reading.backup,
           RESTORE: policy.restoreHalfApplied ? "yes" : "",
+          ENVIRONMENT: environment,
         }),
         this.step("migrate", migration, [MIGRATION_SESSION]),
       ],
@@ -239,6 +246,7 @@ export class Database extends pulumi.ComponentResource {
         this.client("database", ["before"], {
           REFUSE_FROM: "",
           REASON: "",
+          FORMER: "",
           ENVIRONMENT: environment,
           KEEP: String(keep.releases),
           ...env,

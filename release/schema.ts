@@ -162,7 +162,7 @@ export function schemaChange(
 ): SchemaChange | undefined {
   const from = former?.version ?? 0;
   if (next === undefined || next.version <= from) return undefined;
-  const crosses = pointsBetween(from, next.points, next.version);
+  const crosses = pointsBetween(from, mergeSchemas(next, former).points, next.version);
   return {
     from,
     to: next.version,

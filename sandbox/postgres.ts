@@ -160,9 +160,15 @@ async function client(
   args: readonly string[],
   options: { readonly input?: string; readonly env?: Readonly<Record<string, string>> },
 ): Promise<string> {
-  const env = { ...options.env, LD_LIBRARY_PATH: await libraries(DEBIAN) };
-  const { stdout } = await execa(join(DEBIAN, PROGRAMS, program), args, { ...options, env });
+  const env = { ...options.env, ...(await clientEnvironment()) };
+  const { stdout } = await execa(program, args, { ...options, env });
   return stdout;
+}
+
+/** Where `psql` and its like are found. */
+export async function clientEnvironment(): Promise<Readonly<Record<string, string>>> {
+  const path = [join(DEBIAN, PROGRAMS), process.env["PATH"]].join(":");
+  return { PATH: path, LD_LIBRARY_PATH: await libraries(DEBIAN) };
 }
 
 async function readPasswords(): Promise<Passwords> {

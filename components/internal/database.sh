@@ -3,7 +3,8 @@
 # first word says what to do; all else comes from the environment.
 #
 #   before   the schema's version as the container's message; a backup NAME first if it is below HEAD,
-#            and a refusal for REASON from the version REFUSE_FROM on
+#            and a refusal for REASON from the version REFUSE_FROM on, or for a point of no return
+#            above the version FORMER that is not one of POINTS (`5=contract 7=irreversible`)
 #   guard    ahead of each attempt at a migration: one attempt a Job, and none on top of leftovers
 #   backup   a backup, called after the time
 #   list     every backup, and what the database holds, as lines of JSON
@@ -192,6 +193,33 @@ restore() {
   while IFS='|' read -r _ count _; do rows=$((rows + count)); done <"$FILE.sums"
 }
 
+# The last attempt at a migration: by which Job, the backup before it, and where it was to lead. One
+# that has got there, however it ended, left nothing to undo.
+ATTEMPT=$BACKUPS/.attempt
+read_attempt() {
+  started=
+  used=
+  read_version
+  [ -e "$ATTEMPT" ] || return 0
+  read -r started used head <"$ATTEMPT"
+  [ "$version" -lt "$head" ] || rm -f "$ATTEMPT"
+}
+
+# A release that has migrated and never passed left no record. What it has done to the schema must be
+# known to the next one, or that could go back to a release that does not run on it.
+check_points() {
+  [ -e "$BACKUPS/points" ] || return 0
+  while read -r point tag; do
+    at=${point%=*}
+    [ "$at" -gt "$FORMER" ] && [ "$at" -le "$version" ] || continue
+    case " $POINTS " in
+      *" $at="*) ;;
+      *) fail "the schema is at version $version, and $tag, which has not passed, has gone over $point;" \
+        "expected the image's label baton.schema-points to name it. Build it again with that" ;;
+    esac
+  done <"$BACKUPS/points"
+}
+
 end_leftovers() {
   sql >/dev/null <<'END'
 SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity
@@ -203,12 +231,13 @@ run() {
   check_url
   case $1 in
     before)
-      read_version
+      read_attempt
       if [ -n "$REFUSE_FROM" ] && [ "$version" -ge "$REFUSE_FROM" ]; then
         former=$(newest_below "$REFUSE_FROM")
         fail "the schema is at version $version: $REASON Go forward, or restore what was before with" \
           "\`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
       fi
+      [ -z "$FORMER" ] || check_points
       made=
       if [ "$version" -lt "$HEAD" ]; then
         before=$version
@@ -222,11 +251,7 @@ run() {
       ;;
     guard)
       log=$BACKUPS/migrations.log
-      attempt=$BACKUPS/.attempt
-      started=
-      used=
-      [ ! -e "$attempt" ] || read -r started used <"$attempt"
-      read_version
+      read_attempt
       # An attempt that was killed after its end: there is nothing left to do.
       [ "$version" -lt "$HEAD" ] || exit 0
       if [ "$started" != "$JOB" ] && [ -e "$log" ] && grep -q "^$JOB " "$log"; then
@@ -234,28 +259,40 @@ run() {
       fi
       end_leftovers
       left="nothing of it remains"
-      if [ -n "$used" ]; then
+      left_by=
+      if [ -e "$ATTEMPT" ]; then
         schema_now >/tmp/schema
         if cmp -s /tmp/schema "$BACKUPS/$used.schema"; then
           :
+        elif [ -n "$RESTORE" ] && [ "$started" != "$JOB" ]; then
+          # Since then it may have been used, for how long nobody knows.
+          fail "the migration by $started was ended before it was over, and was applied in part, up to version $version;" \
+            "backup $used holds what was before it. Run \`baton restore $ENVIRONMENT --backup $used\`, which keeps" \
+            "what is there in another backup; or go on from there without baton:database.policy.restoreHalfApplied"
         elif [ -n "$RESTORE" ]; then
           backup "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+          prune replaced- "$KEEP"
           restore "$used"
           left="what it had applied in part is undone: backup $used is restored, $rows rows in $tables tables, the same as before"
         else
           left="it was applied in part, up to version $version; backup $used holds what was before it (baton:database.policy.restoreHalfApplied)"
         fi
-        rm -f "$attempt"
+        rm -f "$ATTEMPT"
+        left_by=$started
       fi
       [ "$started" != "$JOB" ] || fail "the migration to version $HEAD failed or was killed, and $left"
-      [ -z "$used" ] || echo "of a former attempt, $left"
+      [ -z "$left_by" ] || echo "of a former attempt, $left"
       # A backup that served an attempt is as old as that.
       name=$BACKUP
       if [ -z "$name" ] || { [ -e "$log" ] && grep -q " $name\$" "$log"; }; then
         backup "$NAME"
         prune before- "$KEEP"
       fi
-      printf '%s %s\n' "$JOB" "$name" | tee "$attempt" >>"$log"
+      for point in $POINTS; do
+        [ "${point%=*}" -le "$version" ] || echo "$point ${NAME#before-}" >>"$BACKUPS/points"
+      done
+      printf '%s %s %s\n' "$JOB" "$name" "$HEAD" >"$ATTEMPT"
+      printf '%s %s\n' "$JOB" "$name" >>"$log"
       ;;
     backup)
       time=$(date -u +%Y%m%dT%H%M%SZ)
@@ -278,15 +315,18 @@ run() {
         echo "what is replaced is in backup $name"
       fi
       restore "$BACKUP"
+      rm -f "$ATTEMPT"
       read_version
       printf '{"restored":"%s","version":%s,"tables":%s,"rows":%s}\n' "$BACKUP" "$version" "$tables" "$rows"
       ;;
     refresh)
       restore "$BACKUP"
+      rm -f "$ATTEMPT"
       echo "$rows rows in $tables tables"
       ;;
     empty)
       { printf '%s\n' 'BEGIN;' "$QUIETLY"; printf '%s \\gexec\n' "$OBJECTS"; printf '%s\n' "$LARGE_OBJECTS" 'COMMIT;'; } | sql >/dev/null
+      rm -f "$ATTEMPT"
       ;;
   esac
 }

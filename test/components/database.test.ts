@@ -257,6 +257,20 @@ describe("Database", () => {
     // Half of the callers would meet what does not run.
     assert.equal(find(contracted, "promotion:index:Canary", "verification-canary"), undefined);
     assert.ok(find(expanded, "promotion:index:Canary", "verification-canary"));
+    // Whatever fails there leaves what serves as it is, its autoscaler included.
+    const kept = find(expanded, ":Deployment", "web-dev-7");
+    assert.ok(kept?.dependsOn.includes("database-migrate-dev-9"), kept?.dependsOn.join(" "));
+  });
+
+  it("tells what becomes of the schema to whoever comes next, should the release not pass", async () => {
+    const lastOutputs = { release: { imageTag: "dev-7", digest }, schema: schema(7) };
+    const run = await harness.run(withDatabase("dev-8", { lastOutputs }));
+    const [reader] = specOf(jobs(run).get("database-before-dev-8")).template.spec.containers;
+    assert.equal(variable(reader, "FORMER"), "7");
+    const migrate = specOf(jobs(run).get("database-migrate-dev-8"));
+    const [guard] = migrate.template.spec.initContainers ?? [];
+    assert.equal(variable(guard, "POINTS"), "8=contract");
+    assert.equal(variable(guard, "ENVIRONMENT"), "qa");
   });
 
   it("keeps its Jobs, retries what failed, and fails before the await does", async () => {

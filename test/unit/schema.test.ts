@@ -197,6 +197,11 @@ describe("the way back from a schema", () => {
     assert.equal(wayBack(undefined), "restore", "nothing was recorded");
   });
 
+  it("remembers the points of a release that was left, also where the next one does not name them", () => {
+    const left = { version: 5, points: [{ version: 6, kind: "contract" as const }] };
+    assert.equal(schemaChange(left, { version: 7, points: [] })?.wayBack, "restore");
+  });
+
   it("counts a release without labels as one from the beginning", () => {
     assert.equal(pointsBetween(0, schema(1, "contract").points).length, 1);
     assert.equal(wayBackOver([], false), "open");
