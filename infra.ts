@@ -216,7 +216,12 @@ async function declareEnvironment(
     }
     const objectName = workload.name ?? name;
     const former = kept?.workloads[name];
-    if (former !== undefined) keptColours.push(new KeptColour(former.objectName, former, placed));
+    if (former !== undefined) {
+      const { context } = config.cluster;
+      const args = { record: former, context, namespace };
+      // It serves until the switch: whatever fails before leaves its autoscaler, too.
+      keptColours.push(new KeptColour(former.objectName, args, rollsOut));
+    }
     const begins = inSteps && former !== undefined;
     const serving = former?.objectName ?? (served ? objectName : undefined);
     const component = new Colour(

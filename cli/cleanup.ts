@@ -1,4 +1,5 @@
 import { Refusal } from "../ledger/refusal";
+import type { Operation } from "../release/operations";
 import { alone, Locked } from "./alone";
 import { checkName, fetchOrNote, type Context, type Report } from "./context";
 
@@ -34,7 +35,7 @@ async function attempt(context: Context, environment: string): Promise<Report | 
     pulumi.preview(environment, stackFile, CLEANUP),
   );
   const others = operations.filter(
-    ({ op, urn }) => urn.includes("kubernetes:") && op !== "delete" && op !== "same",
+    (operation) => operation.urn.includes("kubernetes:") && !isRemoval(operation),
   );
   if (others.length > 0) {
     const names = others.map(({ op, urn }) => `${op} ${urn.split("::").at(-1) ?? urn}`);
@@ -51,6 +52,12 @@ async function attempt(context: Context, environment: string): Promise<Report | 
   }
   print(`${environment}: ${removed} is removed; a way back to it would roll it out again.`);
   return { outcome: "done", environment, removed };
+}
+
+/** The number of pods that a canary was given is declared again once nothing stays beside it. */
+function isRemoval({ op, paths = [] }: Operation): boolean {
+  const isCounted = paths.length > 0 && paths.every((path) => path === "spec.replicas");
+  return op === "delete" || op === "same" || (op === "update" && isCounted);
 }
 
 function more(where: string, property: string, value: string): Refusal {

@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { Autoscaled } from "./autoscaled";
+import { Autoscaled, type AutoscaledArgs } from "./autoscaled";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Called } from "./internal/beside";
 import { contentHash } from "./internal/hash";
@@ -17,7 +17,6 @@ import {
   deploymentSpec,
   leftToAutoscaler,
   replicasOf,
-  ROLLOUT_TIMEOUT,
   serviceSpec,
   type WorkloadArgs,
 } from "./workload";
@@ -107,7 +106,6 @@ export class Colour extends pulumi.ComponentResource {
       {
         ...this.child,
         dependsOn: [...this.child.dependsOn, this.deployment],
-        customTimeouts: { create: ROLLOUT_TIMEOUT, update: ROLLOUT_TIMEOUT },
       },
     );
     const service = { metadata: awaitedElsewhere, spec: serviceSpec(selector, workload.port) };
@@ -128,13 +126,8 @@ export class Colour extends pulumi.ComponentResource {
       spec: autoscalerSpec(autoscale, this.name),
     };
     this.manifests = { ...this.manifests, autoscaler: scaler };
-    const dependsOn = [...this.child.dependsOn, this.deployment];
-    const autoscaled = new Autoscaled(
-      `${this.name}-autoscaled`,
-      { context, namespace, deployment: this.name },
-      { ...this.child, dependsOn },
-    );
-    return [autoscaler(this.name, scaler, this.child, [autoscaled, ...after])];
+    const scaled = { context, namespace, deployment: this.name };
+    return [autoscaler(scaler, scaled, this.child, [this.deployment, ...after])];
   }
 
   get record(): pulumi.Output<ColourRecord> {
@@ -143,12 +136,27 @@ export class Colour extends pulumi.ComponentResource {
   }
 }
 
+export interface KeptColourArgs {
+  readonly record: ColourRecord;
+  /** The kubeconfig's context; its current one unless given. */
+  readonly context: string | undefined;
+  readonly namespace: string;
+}
+
 /** A colour as it was recorded, which serves no more: with as many pods as it had when it did. */
 export class KeptColour extends pulumi.ComponentResource {
-  constructor(name: string, { manifests }: ColourRecord, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    name: string,
+    { record, context, namespace }: KeptColourArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("baton:components:Colour", name, {}, opts);
     const child = childOptions(this, opts);
-    new k8s.apps.v1.Deployment(name, manifests.deployment, { ...child, ...REPLICAS_ELSEWHERE });
+    const { manifests } = record;
+    const deployment = new k8s.apps.v1.Deployment(name, manifests.deployment, {
+      ...child,
+      ...REPLICAS_ELSEWHERE,
+    });
     new k8s.core.v1.Service(name, manifests.service, child);
     if (manifests.budget !== undefined) {
       new k8s.policy.v1.PodDisruptionBudget(name, manifests.budget, child);
@@ -156,7 +164,8 @@ export class KeptColour extends pulumi.ComponentResource {
     if (manifests.autoscaler !== undefined) {
       const { metadata, spec } = manifests.autoscaler;
       const behavior = { scaleDown: { selectPolicy: "Disabled" } };
-      autoscaler(name, { metadata, spec: { ...spec, behavior } }, child, []);
+      const scaled = { context, namespace, deployment: name };
+      autoscaler({ metadata, spec: { ...spec, behavior } }, scaled, child, [deployment]);
     }
     this.registerOutputs({});
   }
@@ -167,14 +176,17 @@ export class KeptColour extends pulumi.ComponentResource {
  * new, and leaves the number as it is for its first minutes.
  */
 function autoscaler(
-  name: string,
   manifest: k8s.autoscaling.v2.HorizontalPodAutoscalerArgs,
+  scaled: AutoscaledArgs,
   child: ChildOptions,
   after: readonly pulumi.Resource[],
 ): pulumi.Resource {
+  const { deployment: name } = scaled;
+  const dependsOn = [...child.dependsOn, ...after];
+  const autoscaled = new Autoscaled(`${name}-autoscaled`, scaled, { ...child, dependsOn });
   return new k8s.autoscaling.v2.HorizontalPodAutoscaler(name, manifest, {
     ...child,
-    dependsOn: [...child.dependsOn, ...after],
+    dependsOn: [...dependsOn, autoscaled],
     replaceOnChanges: ["spec.behavior"],
     // Two for the same pods would both stand still.
     deleteBeforeReplace: true,

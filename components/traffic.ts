@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions } from "./internal/child-options";
 import { selectorLabels } from "./internal/labels";
-import { AWAITED_ELSEWHERE, FORCED, serviceSpec } from "./workload";
+import { SERVICE_ANNOTATIONS, serviceSpec } from "./workload";
 
 export interface TrafficArgs {
   readonly namespace: string;
@@ -30,7 +30,7 @@ export class Traffic extends pulumi.ComponentResource {
           name: service,
           labels: { ...labels, ...selectorLabels(name) },
           // The gate after it switches it back by itself when the release fails.
-          annotations: { ...AWAITED_ELSEWHERE, ...FORCED },
+          annotations: SERVICE_ANNOTATIONS,
         },
         spec: serviceSpec(selectorLabels(colour), port),
       },

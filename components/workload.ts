@@ -32,10 +32,9 @@ export interface WorkloadArgs {
 export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
 /** What the stack file says holds, also where another program has changed it since. */
 export const FORCED = { "pulumi.com/patchForce": "true" };
+export const SERVICE_ANNOTATIONS = { ...AWAITED_ELSEWHERE, ...FORCED };
 /** How many pods there are, others decide: an autoscaler, or whoever gives a release its traffic. */
 export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
-/** No rollout ends later than this, however often it makes a little progress. */
-export const ROLLOUT_TIMEOUT = "60m";
 
 /**
  * One process of the image: a Deployment with its Service, disruption budget and autoscaler, or a
@@ -79,7 +78,6 @@ export class Workload extends pulumi.ComponentResource {
     const { namespace, context, workload, inPlace, irreversible } = args;
     const { autoscale, port } = workload;
     const spec = deploymentSpec(args, selector, this.podTemplate);
-    const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
     const deployment = new k8s.apps.v1.Deployment(
       name,
       { metadata: { ...metadata, annotations: deploymentAnnotations(workload) }, spec },
@@ -101,14 +99,17 @@ export class Workload extends pulumi.ComponentResource {
       {
         ...this.child,
         dependsOn: [...this.child.dependsOn, deployment],
-        customTimeouts: { create: ROLLOUT_TIMEOUT, update: ROLLOUT_TIMEOUT },
       },
     );
 
     if (port !== undefined) {
       new k8s.core.v1.Service(
         name,
-        { metadata: awaitedElsewhere, spec: serviceSpec(selector, port) },
+        // With another strategy, its selector was changed by whoever led traffic to a release.
+        {
+          metadata: { ...metadata, annotations: SERVICE_ANNOTATIONS },
+          spec: serviceSpec(selector, port),
+        },
         // Traffic that still goes to the colours of a former blueGreen waits for these pods.
         { ...this.child, dependsOn: [...this.child.dependsOn, rollout] },
       );

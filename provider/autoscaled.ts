@@ -2,6 +2,7 @@ import { AppsV1Api } from "@kubernetes/client-node";
 import { REPLICAS } from "../components/internal/labels";
 import { absent, answerOf, kubeconfigOf, patiently } from "./cluster";
 import { scale } from "./rollout";
+import type { Run } from "./watch";
 
 export interface AutoscaledInputs {
   /** The kubeconfig's context; its current one unless given. */
@@ -22,7 +23,10 @@ export function read(inputs: AutoscaledInputs): Promise<AutoscaledInputs> {
  * The autoscaler is gone: the Deployment has as many pods as it declares, where it does.
  * @throws Error when the cluster cannot be asked, or the pods do not come up.
  */
-export async function remove({ context, namespace, deployment }: AutoscaledInputs): Promise<void> {
+export async function remove(
+  { context, namespace, deployment }: AutoscaledInputs,
+  run: Pick<Run, "signal">,
+): Promise<void> {
   const apps = kubeconfigOf(context).makeApiClient(AppsV1Api);
   const read = () => apps.readNamespacedDeployment({ namespace, name: deployment }).catch(absent);
   const current = await patiently(read).catch((error: unknown) => {
@@ -31,5 +35,5 @@ export async function remove({ context, namespace, deployment }: AutoscaledInput
   const declared = current?.metadata?.annotations?.[REPLICAS];
   if (declared === undefined) return;
   const where = context === undefined ? {} : { context };
-  await scale({ ...where, namespace, deployment, spec: "" }, Number(declared));
+  await scale({ ...where, namespace, deployment, spec: "" }, Number(declared), run);
 }

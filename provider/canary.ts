@@ -127,7 +127,8 @@ class Canary {
     const { context, namespace, spec } = this.inputs;
     const where = context === undefined ? {} : { context };
     for (const { canary, replicas, isAutoscaled } of this.switches) {
-      if (!isAutoscaled) await scale({ ...where, namespace, deployment: canary, spec }, replicas);
+      if (isAutoscaled) continue;
+      await scale({ ...where, namespace, deployment: canary, spec }, replicas, this.run);
     }
     return this.watch.id;
   }
@@ -213,7 +214,11 @@ class Canary {
       const { items } = await apps.listNamespacedDeployment({ namespace, labelSelector });
       for (const other of items) {
         if ([canary, stable].includes(other.metadata?.name ?? "")) continue;
-        if (other.spec?.replicas !== 0) await scaleTo(this.kubeconfig, other, 0);
+        if (other.spec?.replicas !== 0) {
+          // A release that serves without having passed, as its run was killed, is no one to go back to.
+          await this.traffic.giveBack(this.switches);
+          await scaleTo(this.kubeconfig, other, 0);
+        }
         gone &&= other.spec?.replicas === 0 && (other.status?.replicas ?? 0) === 0;
       }
     }

@@ -22,6 +22,7 @@ import {
 } from "./cluster";
 import { explainPods } from "./pod-failures";
 import { namesOf, Undo, undoAll } from "./undo";
+import type { Run } from "./watch";
 
 export interface RolloutInputs {
   /** The kubeconfig's context; its current one unless given. */
@@ -53,13 +54,13 @@ const POLL_MILLISECONDS = 500;
  * @throws Error with the pods' own reasons when the cluster says that the rollout has failed: no
  * progress for the Deployment's `progressDeadlineSeconds`.
  */
-export async function create(inputs: RolloutInputs): Promise<string> {
+export async function create(inputs: RolloutInputs, run: Pick<Run, "signal">): Promise<string> {
   const { context, namespace, deployment, template, spec, irreversible } = inputs;
-  if (template === undefined) return untilComplete(inputs);
+  if (template === undefined) return untilComplete(inputs, run);
   const undo = new Undo(kubeconfigOf(context), namespace, deployment);
   try {
     await undo.begin({ spec, template, irreversible });
-    const id = await untilComplete(inputs);
+    const id = await untilComplete(inputs, run);
     await undo.complete();
     return id;
   } catch (error) {
@@ -67,7 +68,10 @@ export async function create(inputs: RolloutInputs): Promise<string> {
   }
 }
 
-async function untilComplete(inputs: RolloutInputs): Promise<string> {
+async function untilComplete(
+  inputs: RolloutInputs,
+  { signal }: Pick<Run, "signal">,
+): Promise<string> {
   const { context, namespace, deployment, template, spec, irreversible } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
@@ -83,6 +87,7 @@ async function untilComplete(inputs: RolloutInputs): Promise<string> {
     return new ResourceFailed(`${namespace}/${deployment}`, [text]);
   };
   let lastAnswer = Date.now();
+  let progress = { pods: "", at: Date.now() };
   // An abort of a former rollout stays there.
   let formerAbort: string | undefined;
   for (;;) {
@@ -99,15 +104,34 @@ async function untilComplete(inputs: RolloutInputs): Promise<string> {
       if (status === "complete") {
         if (!(await scaleUp(kubeconfig, current, inputs))) return `${namespace}/${deployment}`;
       }
-      if (status === "failed") throw await failed(await explain(kubeconfig, current));
+      const pods = podsAreAt(current);
+      if (pods !== progress.pods) progress = { pods, at: Date.now() };
+      // The cluster counts no deadline where the same release is given more pods.
+      const isStuck = Date.now() - progress.at > progressDeadline(current) * 1000;
+      if (status === "failed" || isStuck) throw await failed(await explain(kubeconfig, current));
     } catch (error) {
       if (error instanceof ResourceFailed) throw error;
       if (isFinal(error) || Date.now() - lastAnswer > PATIENCE) {
         throw unreadable(namespace, deployment, error);
       }
     }
+    if (signal.aborted) {
+      const text = `the wait for ${namespace}/${deployment} was stopped; the next \`up\` carries it on`;
+      throw new ResourceFailed(`${namespace}/${deployment}`, [text]);
+    }
     await setTimeout(POLL_MILLISECONDS);
   }
+}
+
+/** What is progress when it changes. */
+function podsAreAt({ metadata, status }: V1Deployment): string {
+  const { replicas, updatedReplicas, readyReplicas, availableReplicas } = status ?? {};
+  const { generation } = metadata ?? {};
+  return [generation, replicas, updatedReplicas, readyReplicas, availableReplicas].join(" ");
+}
+
+function progressDeadline({ spec }: V1Deployment): number {
+  return spec?.progressDeadlineSeconds ?? 600;
 }
 
 /**
@@ -133,7 +157,11 @@ async function scaleUp(
 }
 
 /** Gives a Deployment exactly so many pods, and waits for them. */
-export async function scale(inputs: RolloutInputs, replicas: number): Promise<void> {
+export async function scale(
+  inputs: RolloutInputs,
+  replicas: number,
+  run: Pick<Run, "signal">,
+): Promise<void> {
   const { context, namespace, deployment: name } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
@@ -143,7 +171,7 @@ export async function scale(inputs: RolloutInputs, replicas: number): Promise<vo
     await scaleTo(kubeconfig, deployment, replicas);
     return true;
   });
-  if (isChanged) await untilComplete(inputs);
+  if (isChanged) await untilComplete(inputs, run);
 }
 
 /** Gone unless the rollout is complete now: a refresh must not let one pass that has failed. */
@@ -176,9 +204,8 @@ function unreadable(namespace: string, deployment: string, error: unknown): Erro
 async function explain(kubeconfig: KubeConfig, deployment: V1Deployment): Promise<string[]> {
   const { namespace = "", name = "" } = deployment.metadata ?? {};
   const causes = explainPods(await podsOf(kubeconfig, deployment), deployment);
-  const seconds = deployment.spec?.progressDeadlineSeconds ?? 600;
   return [
-    `the rollout of ${namespace}/${name} made no progress for ${seconds} s (baton:rollout.progressDeadlineSeconds)`,
+    `the rollout of ${namespace}/${name} made no progress for ${progressDeadline(deployment)} s (baton:rollout.progressDeadlineSeconds)`,
     ...(causes.length > 0 ? causes : ["its pods report no reason"]),
   ];
 }

@@ -73,6 +73,13 @@ export class Traffic {
     }
   }
 
+  /** Gives the former releases all traffic. */
+  async giveBack(switches: readonly Switch[]): Promise<void> {
+    for (const { service, from, route } of switches) {
+      if (from !== undefined) await this.give([{ service, to: from, ...(route && { route }) }]);
+    }
+  }
+
   /**
    * Takes the traffic back, as fast as can be.
    * @param inPlace the Deployments, separated by commas, whose former release comes back instead
@@ -84,11 +91,12 @@ export class Traffic {
     inPlace: string | undefined,
     irreversible?: string,
   ): Promise<string[]> {
-    const takeOne = async ({ service, from, route }: Switch): Promise<string[]> => {
+    const takeOne = async (one: Switch): Promise<string[]> => {
+      const { service, from } = one;
       if (from === undefined) return [];
       if (irreversible !== undefined) return [`${service} stays where it is: ${irreversible}`];
       try {
-        await patiently(() => this.give([{ service, to: from, ...(route && { route }) }]));
+        await patiently(() => this.giveBack([one]));
         return [`${service} leads to the former release again`];
       } catch (error) {
         return [`${service} could not be led back to the former release: ${answerOf(error)}`];

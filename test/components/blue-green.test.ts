@@ -76,6 +76,13 @@ describe("blueGreen", () => {
       scaleDown: { selectPolicy: "Disabled" },
     });
     assert.equal(specOf(find(second, SCALER, "web-stage-46"))["behavior"], undefined);
+    const scaled = "promotion:index:Autoscaled";
+    for (const tag of ["stage-45", "stage-46"]) {
+      assert.ok(
+        find(second, scaled, `web-${tag}-autoscaled`),
+        "or its number stays the autoscaler's",
+      );
+    }
     for (const type of ["ConfigMap", "Secret"]) {
       const settings = find(second, `kubernetes:core/v1:${type}`, "settings-stage-45");
       assert.ok(settings, type);

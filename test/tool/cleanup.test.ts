@@ -65,6 +65,15 @@ describe("`baton cleanup`", () => {
     assert.equal(scene.calls("up").length, 0);
   });
 
+  it("may declare the number of pods again that a canary was given, and no other change", async () => {
+    const changes = (path: string) => previewSays(`update","detailedDiff":{"${path}":{}},"x":"`);
+    changes("spec.replicas");
+    assert.equal((await clean()).outcome, "done");
+    asRolledOut();
+    changes("spec.template.spec.containers[0].image");
+    await assert.rejects(clean(), /dev: the preview is update web/);
+  });
+
   it("may be run again where it failed", async () => {
     previewSays("delete");
     scene.pulumi("up-fails", "build-2\n");

@@ -204,6 +204,23 @@ describe("a canary", () => {
     assert.deepEqual(asked, [], "it is not repeated");
   });
 
+  it("takes no pods from a release that serves without having passed, before the stable one does", async () => {
+    const killed = { metadata: { namespace: "qa", labels: BOTH }, spec: { replicas: 3 } };
+    cluster.put(`${APPS}/deployments`, "web-x", killed);
+    cluster.patch(SERVICE, { spec: { selector: selects("web-x") } });
+    const { controller } = cluster;
+    let served: unknown;
+    cluster.controller = (path, object) => {
+      const { replicas: left } = object["spec"] as { replicas?: number };
+      if (path.endsWith("/web-x") && left === 0) served ??= selector();
+      return controller(path, object);
+    };
+    await start();
+    assert.deepEqual(served, selects("web-a"));
+    assert.equal(replicas(`${APPS}/deployments/web-x`), 0);
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
   it("is divided by an HTTPRoute's weights, and the Service's callers meet the stable one", async () => {
     const backend = { name: "web", port: 80, weight: 1 };
     const others = { matches: [{}], backendRefs: [{ name: "other" }] };

@@ -1,5 +1,6 @@
 import * as assert from "node:assert/strict";
 import { remove } from "../../provider/autoscaled";
+import type { ResourceFailed } from "../../provider/cluster";
 import { create } from "../../provider/rollout";
 import { KubernetesServer } from "../support/kubernetes";
 
@@ -27,42 +28,72 @@ describe("a rollout", () => {
   afterEach(() => cluster.stop());
 
   const inputs = { namespace: "qa", deployment: "web", spec: "one" };
+  const run = { signal: new AbortController().signal };
   const replicas = () =>
     (cluster.get(`${DEPLOYMENTS}/web`)?.["spec"] as { replicas: number }).replicas;
 
   it("leaves the number of pods to the manifest", async () => {
-    await create(inputs);
+    await create(inputs, run);
     assert.equal(replicas(), 1);
   });
 
   it("waits for as many pods as there must be, where the manifest does not say", async () => {
-    await create({ ...inputs, pods: 3 });
+    await create({ ...inputs, pods: 3 }, run);
     assert.equal(replicas(), 3);
   });
 
   it("takes none of those away that an autoscaler has found to be needed", async () => {
     cluster.patch(`${DEPLOYMENTS}/web`, { spec: { replicas: 6 } });
-    await create({ ...inputs, pods: 3, atLeast: "former" });
+    await create({ ...inputs, pods: 3, atLeast: "former" }, run);
     assert.equal(replicas(), 6);
   });
 
   it("gives a release as many as the other one has, and never fewer than there must be", async () => {
-    await create({ ...inputs, pods: 2, atLeast: "former" });
+    await create({ ...inputs, pods: 2, atLeast: "former" }, run);
     assert.equal(replicas(), 4);
-    await create({ ...inputs, pods: 5, atLeast: "former" });
+    await create({ ...inputs, pods: 5, atLeast: "former" }, run);
     assert.equal(replicas(), 5);
-    await create({ ...inputs, pods: 2, atLeast: "gone" });
+    await create({ ...inputs, pods: 2, atLeast: "gone" }, run);
     assert.equal(replicas(), 5);
   });
   it("has as many pods as it declares once its autoscaler is gone, and is left alone where it does not", async () => {
     cluster.patch(`${DEPLOYMENTS}/web`, { spec: { replicas: 6 } });
-    await remove(inputs);
+    await remove(inputs, run);
     assert.equal(replicas(), 6);
     cluster.patch(`${DEPLOYMENTS}/web`, { metadata: { annotations: { "baton/replicas": "2" } } });
-    await remove(inputs);
+    await remove(inputs, run);
     assert.equal(replicas(), 2);
-    await remove({ ...inputs, deployment: "gone" });
+    await remove({ ...inputs, deployment: "gone" }, run);
     cluster.failure = 403;
-    await assert.rejects(remove(inputs), /qa\/web cannot be read: the cluster answered 403/);
+    await assert.rejects(remove(inputs, run), /qa\/web cannot be read: the cluster answered 403/);
+  });
+
+  describe("that is given more pods than there is room for", () => {
+    beforeEach(() => {
+      cluster.controller = (_, object) => {
+        const counts = { replicas: 1, updatedReplicas: 1, availableReplicas: 1 };
+        return { ...object, status: { observedGeneration: 1, ...counts } };
+      };
+      const pods = { selector: { matchLabels: { app: "web" } }, template: {} };
+      cluster.patch(`${DEPLOYMENTS}/web`, { spec: { progressDeadlineSeconds: 1, ...pods } });
+    });
+
+    it("fails without progress, which the cluster does not call a failure", async () => {
+      await assert.rejects(create({ ...inputs, pods: 3 }, run), (error: ResourceFailed) => {
+        assert.match(error.reasons.join(), /qa\/web made no progress for 1 s/);
+        return true;
+      });
+    });
+
+    it("is left, and awaited again by the next run, when Pulumi is stopped", async () => {
+      cluster.patch(`${DEPLOYMENTS}/web`, { spec: { progressDeadlineSeconds: 600 } });
+      const stop = new AbortController();
+      const pending = create({ ...inputs, pods: 3 }, stop);
+      stop.abort();
+      await assert.rejects(pending, (error: ResourceFailed) => {
+        assert.match(error.reasons.join(), /the wait for qa\/web was stopped/);
+        return true;
+      });
+    });
   });
 });

@@ -118,10 +118,10 @@ describe("a release that fails in place of the one before", () => {
     inPlace: "web",
   });
   const rollOut = (image: string, irreversible?: string) =>
-    rollout({
-      ...rolledOut(image),
-      ...(irreversible === undefined ? {} : { irreversible }),
-    });
+    rollout(
+      { ...rolledOut(image), ...(irreversible === undefined ? {} : { irreversible }) },
+      run(),
+    );
   const deploy = async (image: string) => {
     await declare(image);
     return bake(inputs({ spec: image }), run());
@@ -175,7 +175,7 @@ describe("a release that fails in place of the one before", () => {
     await declare("b");
     errors = 50;
     await failure(bake(inputs({ spec: "b" }), run()));
-    await rollout({ ...rolledOut("b"), spec: "b, by an autoscaler" });
+    await rollout({ ...rolledOut("b"), spec: "b, by an autoscaler" }, run());
     assert.equal(imageNow(), "b");
   });
 
