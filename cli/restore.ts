@@ -82,6 +82,8 @@ export async function restore(
       `will be gone from it, and kept in a backup of its own.\nType ${environment} to go on: `;
     if ((await answer(question)) !== environment) return unchanged(context, environment);
   }
+  // First: of whatever is killed after it, the next deployment asks the database.
+  await forgetMigration(context, environment, cluster);
   const env = { BACKUP: name, OVERWRITE: holds.empty ? "" : "yes" };
   const done = await ask(context, environment, cluster, `restore ${name}`, { env });
   const [restored] = found(done, Restored);
@@ -93,7 +95,6 @@ export async function restore(
   print(
     `${environment}: ${name} is restored: ${restored.rows} rows in ${restored.tables} tables, the same as in the backup; schema version ${restored.version}.`,
   );
-  await forgetMigration(context, environment, cluster);
   return { outcome: "done", environment, ...restored, replaced };
 }
 

@@ -5,7 +5,12 @@ import { join } from "node:path";
 import type { Config, DatabaseConfig } from "../config-schema";
 import { qualifyImage } from "../registry/reference";
 import type { Release } from "../release/eligibility";
-import { mergeSchemas, type DatabasePlan, type SchemaRecord } from "../release/schema";
+import {
+  mergeSchemas,
+  type DatabasePlan,
+  type SchemaPoint,
+  type SchemaRecord,
+} from "../release/schema";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import { DATABASE } from "./internal/labels";
 import { JOB_USER, jobPod, type JobContainer } from "./internal/pod";
@@ -84,7 +89,7 @@ export class Database extends pulumi.ComponentResource {
     ).metadata.name;
     this.createCronJobs();
     const { plan } = args;
-    this.isRecorded = plan.kind !== "none" || plan.known !== undefined;
+    this.isRecorded = plan.kind !== "none";
     this.schema = this.follow(plan).apply((schema) => schema && recorded(schema, args.database));
     this.registerOutputs({});
   }
@@ -96,6 +101,9 @@ export class Database extends pulumi.ComponentResource {
       case "back":
         return this.goBack(plan);
       case "none":
+        return pulumi.output(plan.known);
+      case "same":
+        this.checkPoints(plan);
         return pulumi.output(plan.known);
     }
   }
@@ -162,11 +170,11 @@ export class Database extends pulumi.ComponentResource {
     const head = {
       HEAD: String(schema.version),
       NAME: `before-${release.imageTag}`,
-      POINTS: points.map(({ version, kind }) => `${version}=${kind}`).join(" "),
+      POINTS: formatted(points),
+      RELEASE: release.imageTag,
     };
     const reading = this.read(`before-${tag}`, {
       ...head,
-      FORMER: String(known?.version ?? 0),
       REFUSE_FROM: refusal === undefined ? "" : String(refusal.from),
       REASON: refusal?.reason ?? "",
     });
@@ -231,10 +239,31 @@ export class Database extends pulumi.ComponentResource {
     }
     const reading = this.read(
       `schema-${tag}`,
-      { HEAD: "0", NAME: "", REFUSE_FROM: String(refusal.from), REASON: refusal.reason },
+      {
+        ...{ HEAD: "0", NAME: "", REFUSE_FROM: String(refusal.from), REASON: refusal.reason },
+        ...{ RELEASE: release.imageTag, RUNS_ON: String(version) },
+      },
       migrated,
     );
     return reading.version.apply((at) => ({ ...known, version: at < 0 ? version : at }));
+  }
+
+  /** Neither record nor labels know of a point of no return, but somebody may have gone over one. */
+  private checkPoints({ known, version }: Extract<DatabasePlan, { kind: "same" }>): void {
+    const { database, release, environment } = this.args;
+    const from = release.rollbackOf === undefined ? "" : `-from-${release.rollbackOf}`;
+    this.createJob(`points-${slug(`${release.imageTag}${from}`)}`, {
+      containers: [
+        this.client("points", ["points"], {
+          ...{ RELEASE: release.imageTag, HEAD: "0", ENVIRONMENT: environment },
+          ...(version === undefined
+            ? { POINTS: formatted(known.points) }
+            : { RUNS_ON: String(version) }),
+        }),
+      ],
+      deadlineSeconds: database.backup.timeoutSeconds,
+      dependsOn: [],
+    });
   }
 
   /** Reads the version of the schema, after a backup where it is below HEAD. */
@@ -246,7 +275,7 @@ export class Database extends pulumi.ComponentResource {
         this.client("database", ["before"], {
           REFUSE_FROM: "",
           REASON: "",
-          FORMER: "",
+          RELEASE: "",
           ENVIRONMENT: environment,
           KEEP: String(keep.releases),
           ...env,
@@ -413,6 +442,11 @@ function recorded(
     ...(backup === undefined ? {} : { backup }),
     ...(policy.allowDown ? { allowDown: true } : {}),
   };
+}
+
+/** `5=contract 7=irreversible`. */
+function formatted(points: readonly SchemaPoint[]): string {
+  return points.map(({ version, kind }) => `${version}=${kind}`).join(" ");
 }
 
 /** A tag as part of a name that Pulumi makes unique, and Kubernetes takes for a pod's. */

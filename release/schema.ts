@@ -231,8 +231,15 @@ export interface SchemaRefusal {
 
 /** What a deployment means for an environment's database. */
 export type DatabasePlan =
-  /** Nothing: the release says nothing of a schema, or the former one still runs on it. */
-  | { readonly kind: "none"; readonly known: SchemaRecord | undefined }
+  /** Nothing, as nothing is known of a schema. */
+  | { readonly kind: "none"; readonly known: undefined }
+  /** It stays as it is, unless a release that never passed has changed it. */
+  | {
+      readonly kind: "same";
+      readonly known: SchemaRecord;
+      /** On the way back: the schema of the release that is returned to. */
+      readonly version?: number;
+    }
   | {
       readonly kind: "forward";
       readonly schema: Schema;
@@ -263,7 +270,7 @@ interface Deployed {
 /** What going forward means. */
 export function planForward(deployed: Deployed): DatabasePlan {
   const { schema, known } = deployed;
-  if (schema === undefined) return { kind: "none", known };
+  if (schema === undefined) return unchanged(known);
   const change = schemaChange(known, schema);
   return { kind: "forward", schema, known, change, refusal: refusalOf(deployed, known?.points) };
 }
@@ -283,8 +290,9 @@ export function planBack(
   const base: SchemaRecord = known ?? { version, points: [] };
   const all = { ...base, ...mergeSchemas(base, left.schema) };
   const refusal = refusalOf(deployed, all.points);
-  if (refusal === undefined) return { kind: "none", known: known && all };
-  const way = wayBackOver(pointsBetween(version, all.points), down);
+  if (refusal === undefined) return unchanged(known && all, version);
+  // A release that says nothing of a schema would be migrated down to nothing.
+  const way = wayBackOver(pointsBetween(version, all.points), down && schema !== undefined);
   const { digest } = left;
   const mayMigrate = way === "down" && digest !== undefined;
   return { kind: "back", version, known: all, refusal, down: mayMigrate ? { digest } : undefined };
@@ -296,6 +304,11 @@ export function planBack(
  */
 export function refusalIn(reason: string): string | undefined {
   return /the schema is at version \d+: .* and run this again\./.exec(reason)?.[0];
+}
+
+function unchanged(known: SchemaRecord | undefined, version?: number): DatabasePlan {
+  if (known === undefined) return { kind: "none", known };
+  return { kind: "same", known, ...(version === undefined ? {} : { version }) };
 }
 
 /** Where a database has passed points that a release does not run on. */

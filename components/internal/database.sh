@@ -3,13 +3,15 @@
 # first word says what to do; all else comes from the environment.
 #
 #   before   the schema's version as the container's message; a backup NAME first if it is below HEAD,
-#            and a refusal for REASON from the version REFUSE_FROM on, or for a point of no return
-#            above the version FORMER that is not one of POINTS (`5=contract 7=irreversible`)
+#            and a refusal for REASON from the version REFUSE_FROM on; all that `points` refuses, too
+#   points   a refusal where a release that has not passed has gone over a point of no return: one that
+#            is not among POINTS (`5=contract 7=irreversible`), or is above RUNS_ON, where that is given
 #   guard    ahead of each attempt at a migration: one attempt a Job, and none on top of leftovers
 #   backup   a backup, called after the time
 #   list     every backup, and what the database holds, as lines of JSON
 #   refresh  BACKUP in place of what is there, which is not kept
 #   restore  BACKUP into the database, whole or not at all; over what is there only with OVERWRITE
+#   copy     what is there, as COPY, while `restore` keeps everybody from changing it
 #   empty    takes everything out of the database
 umask 077
 export LC_ALL=C PGCONNECT_TIMEOUT=10 PGTZ=UTC
@@ -19,7 +21,12 @@ fail() { printf '%s\n' "$*" >&2; exit 1; }
 url_rest=${DATABASE_URL#*://}
 url_authority=${url_rest%%/*}
 url_login=${url_rest%@*}
-url_password=${url_login#*:}
+url_password=
+case $url_rest in
+  *@*) case $url_login in
+    *:*) url_password=${url_login#*:} ;;
+  esac ;;
+esac
 mask() {
   while IFS= read -r line || [ -n "$line" ]; do
     for secret in "$DATABASE_URL" "$url_password"; do
@@ -39,6 +46,9 @@ check_url() {
     postgres://* | postgresql://*) ;;
     *) fail "$URL_KEY is not shown; expected a URL such as postgresql://user:password@host/database" ;;
   esac
+  case $DATABASE_URL in
+    *[?\&]password=* | *[?\&]sslpassword=*) fail "$URL_KEY holds a password behind its ?; expected it before the @" ;;
+  esac
   case $url_rest in
     *@*@*) fail "$URL_KEY holds more than one @; expected other ones as %40" ;;
   esac
@@ -48,7 +58,6 @@ check_url() {
       *) fail "$URL_KEY holds a / before its @; expected it as %2F" ;;
     esac ;;
   esac
-  [ "$url_password" != "$url_rest" ] || url_password=
 }
 
 sql() { psql -X -q -At -v ON_ERROR_STOP=1 "$@" "$DATABASE_URL"; }
@@ -70,14 +79,16 @@ read_version() {
 }
 
 schema_now() {
-  pg_dump --schema-only --no-owner --no-privileges "$@" "$DATABASE_URL" >/tmp/schema.all &&
-    grep -Ev '^(--|\\(un)?restrict |$)' /tmp/schema.all || [ $? = 1 ]
+  pg_dump --schema-only --no-owner --no-privileges "$DATABASE_URL" >/tmp/schema.all ||
+    fail "the schema cannot be read: see above"
+  # An empty one has no lines.
+  grep -Ev '^(--|\\(un)?restrict |$)' /tmp/schema.all || [ $? = 1 ]
 }
 
 # For each table: how many rows, and a sum that does not depend on their order.
-SUMS='SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL intervalstyle = postgres;
+SUMS='SET LOCAL search_path = $$$$; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL intervalstyle = postgres;
 SET LOCAL datestyle = ISO; SET LOCAL timezone = UTC; SET LOCAL row_security = off;
-SELECT pg_catalog.format($$SELECT %L, pg_catalog.count(*), coalesce(pg_catalog.sum(pg_catalog.hashtextextended(t::pg_catalog.text COLLATE "C", 0)::pg_catalog.numeric), 0) FROM ONLY %I.%I t$$,
+SELECT pg_catalog.format($$SELECT %L, pg_catalog.count(*), coalesce(pg_catalog.sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text COLLATE pg_catalog."C", 0)::pg_catalog.numeric), 0) FROM ONLY %I.%I t$$,
   n.nspname || $$.$$ || c.relname, n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = $$r$$ AND n.nspname !~ $$^pg_$$ AND n.nspname <> $$information_schema$$
@@ -100,13 +111,38 @@ OBJECTS='SELECT pg_catalog.format($$DROP %s IF EXISTS %s CASCADE$$, kind, name) 
   SELECT 4, CASE t.typtype WHEN $$d$$ THEN $$DOMAIN$$ ELSE $$TYPE$$ END, pg_catalog.format($$public.%I$$, t.typname), t.oid, $$pg_type$$
     FROM pg_catalog.pg_type t WHERE t.typnamespace = $$public$$::pg_catalog.regnamespace
       AND (t.typtype IN ($$d$$, $$e$$, $$r$$) OR (t.typtype = $$c$$ AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = $$c$$)))
+  UNION ALL
+  SELECT 5, $$COLLATION$$, pg_catalog.format($$public.%I$$, c.collname), c.oid, $$pg_collation$$
+    FROM pg_catalog.pg_collation c WHERE c.collnamespace = $$public$$::pg_catalog.regnamespace
+  UNION ALL
+  SELECT 6, $$TEXT SEARCH CONFIGURATION$$, pg_catalog.format($$public.%I$$, c.cfgname), c.oid, $$pg_ts_config$$
+    FROM pg_catalog.pg_ts_config c WHERE c.cfgnamespace = $$public$$::pg_catalog.regnamespace
+  UNION ALL
+  SELECT 7, $$TEXT SEARCH DICTIONARY$$, pg_catalog.format($$public.%I$$, d.dictname), d.oid, $$pg_ts_dict$$
+    FROM pg_catalog.pg_ts_dict d WHERE d.dictnamespace = $$public$$::pg_catalog.regnamespace
+  UNION ALL
+  SELECT 8, $$SERVER$$, pg_catalog.quote_ident(srvname), oid, $$pg_foreign_server$$ FROM pg_catalog.pg_foreign_server
 ) objects WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-  WHERE d.classid = catalog::pg_catalog.regclass AND d.objid = objects.oid AND d.deptype = $$e$$)
+  WHERE d.classid = catalog::pg_catalog.regclass AND d.objid = objects.oid
+    -- An extension has made it, or it goes with another object.
+    AND d.objsubid = 0 AND d.deptype IN ($$e$$, $$i$$))
 ORDER BY step, name'
+# Whatever the role's own limits are, these take as long as they take.
+UNLIMITED="SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
 QUIETLY="SET LOCAL lock_timeout = '60s'; SET LOCAL client_min_messages = warning;"
+# Reading goes on, and so does pg_dump.
+LOCKS='SELECT pg_catalog.format($$LOCK TABLE %I.%I IN EXCLUSIVE MODE$$, n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ($$r$$, $$p$$) AND n.nspname !~ $$^pg_$$ AND n.nspname <> $$information_schema$$
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = $$pg_class$$::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = $$e$$)
+ORDER BY n.nspname, c.relname'
 LARGE_OBJECTS='SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata;'
 
-is_empty() { [ -z "$(printf '%s;\n' "$OBJECTS" | sql)" ]; }
+is_empty() {
+  found=$(printf '%s;\n' "$OBJECTS" | sql) || fail "what the database holds cannot be read: see above"
+  [ -z "$found" ]
+}
 
 # NAME: all of it, consistent, readable, and with the sums of its tables.
 backup() {
@@ -116,9 +152,12 @@ backup() {
     number=$((number + 1))
     name=$1-$number
   done
+  # What a killed one of its kind has left.
+  rm -f "$BACKUPS/.${1%%-*}-"*
   export PART="$BACKUPS/.$name"
   rm -f /tmp/dumped
   sql <<END
+$UNLIMITED
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT pg_catalog.pg_export_snapshot() AS snapshot \gset
 \setenv SNAPSHOT :snapshot
@@ -149,9 +188,10 @@ newest_below() {
   done
 }
 
-# GROUP COUNT: keeps the newest.
+# GROUP COUNT: keeps the newest, and whatever is still spoken of.
 prune() {
   ls -t "$BACKUPS" | grep "^$1.*\.json$" | tail -n "+$(($2 + 1))" | while IFS= read -r file; do
+    case ${file%.json} in "$BACKUP" | "$used") continue ;; esac
     for kind in json dump sums schema; do rm -f "$BACKUPS/${file%.json}.$kind"; done
     echo "backup ${file%.json} is beyond those to keep, and removed"
   done
@@ -159,23 +199,36 @@ prune() {
 
 # They come in transactions of their own, which would end the one that holds everything.
 LARGE_OBJECT='^[0-9]+; [0-9]+ [0-9]+ (BLOBS? |COMMENT - LARGE OBJECT )'
+# The settings of a newer client's are not known to an older server.
+NEWER='SET transaction_timeout = 0;'
 restore_large_objects() {
   grep -E "$LARGE_OBJECT" /tmp/list.all >/tmp/list.large || return 0
   pg_restore --no-owner --no-privileges -L /tmp/list.large -f /tmp/large.sql "$FILE.dump" &&
-    grep -vx -e 'BEGIN;' -e 'COMMIT;' /tmp/large.sql
+    grep -vx -e 'BEGIN;' -e 'COMMIT;' -e "$NEWER" /tmp/large.sql
+}
+restore_objects() {
+  { pg_restore --no-owner --no-privileges -L /tmp/list -f - "$FILE.dump" || : >/tmp/unreadable; } |
+    grep -vx "$NEWER" || :
+  [ ! -e /tmp/unreadable ]
 }
 
-# NAME: what the backup holds in place of what is there, in one transaction.
+# NAME [COPY]: what the backup holds in place of what is there, in one transaction. In it, what is there
+# is backed up as COPY first, with everybody else's writes held back.
 restore() {
-  export FILE="$BACKUPS/$1"
-  rm -f /tmp/restored /tmp/differs
+  export FILE="$BACKUPS/$1" COPY="${2:-}" SCRIPT="$0"
+  rm -f /tmp/restored /tmp/differs /tmp/copied /tmp/unreadable
   pg_restore --list "$FILE.dump" >/tmp/list.all || fail "backup $1 cannot be read"
   grep -Ev " COMMENT - EXTENSION |$LARGE_OBJECT" /tmp/list.all >/tmp/list
   {
-    printf '%s\n' '\o /dev/null' 'BEGIN;' "$QUIETLY"
+    printf '%s\n' "$UNLIMITED" '\o /dev/null' 'BEGIN;' "$QUIETLY"
+    if [ -n "$COPY" ]; then
+      printf '%s \\gexec\n' "$LOCKS"
+      printf '%s\n' '\! /bin/sh "$SCRIPT" copy' '\set copied `test -e /tmp/copied && echo 1 || echo 0`' \
+        '\if :copied' '\else' 'ROLLBACK;' '\quit' '\endif'
+    fi
     printf '%s \\gexec\n' "$OBJECTS"
     printf '%s\n' "$LARGE_OBJECTS"
-    if pg_restore --no-owner --no-privileges -L /tmp/list -f - "$FILE.dump" && restore_large_objects; then
+    if restore_objects && restore_large_objects; then
       printf '%s\n' '\o /tmp/sums' "$SUMS" '\o' \
         '\! cmp -s /tmp/sums "$FILE.sums" || touch /tmp/differs' \
         '\set differs `test -e /tmp/differs && echo 1 || echo 0`' \
@@ -201,24 +254,44 @@ read_attempt() {
   used=
   read_version
   [ -e "$ATTEMPT" ] || return 0
-  read -r started used head <"$ATTEMPT"
+  read -r started used head <"$ATTEMPT" || fail "$ATTEMPT cannot be read: remove it once you know what the last migration has done"
   [ "$version" -lt "$head" ] || rm -f "$ATTEMPT"
 }
 
 # A release that has migrated and never passed left no record. What it has done to the schema must be
-# known to the next one, or that could go back to a release that does not run on it.
+# known to the next one, or there would be a way back to a release that does not run on it.
+CROSSED=$BACKUPS/points
 check_points() {
-  [ -e "$BACKUPS/points" ] || return 0
+  [ -n "$RELEASE" ] && [ -e "$CROSSED" ] || return 0
+  read_version
   while read -r point tag; do
     at=${point%=*}
-    [ "$at" -gt "$FORMER" ] && [ "$at" -le "$version" ] || continue
-    case " $POINTS " in
-      *" $at="*) ;;
-      *) fail "the schema is at version $version, and $tag, which has not passed, has gone over $point;" \
-        "expected the image's label baton.schema-points to name it. Build it again with that" ;;
-    esac
-  done <"$BACKUPS/points"
+    # Undone since, by a restore or a migration down.
+    [ "$at" -le "$version" ] || continue
+    if [ -n "$RUNS_ON" ]; then
+      [ "$at" -gt "$RUNS_ON" ] || continue
+      former=$(newest_below "$at")
+      fail "the schema is at version $version: $RELEASE is made for version $RUNS_ON and does not run on it, as $tag has gone" \
+        "over $point. Go forward, or restore what was before with \`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
+    fi
+    case " $POINTS " in *" $at="*) continue ;; esac
+    said="the schema is at version $version: $tag, which has not passed, has gone over $point, and $RELEASE does not say so"
+    [ "$at" -gt "$HEAD" ] || fail "$said; expected its label baton.schema-points to name that. Build it again with it"
+    fail "$said; expected a release that brings that schema, with labels, or a later one. Build one, or restore what was before"
+  done <"$CROSSED"
 }
+
+# Points above the version: what had gone over them has failed, or is undone.
+forget_points() {
+  [ -e "$CROSSED" ] || return 0
+  while read -r point tag; do
+    [ "${point%=*}" -gt "$version" ] || echo "$point $tag"
+  done <"$CROSSED" >"$CROSSED.part"
+  mv "$CROSSED.part" "$CROSSED"
+}
+
+# NAME: whether nobody can have written much since.
+is_fresh() { [ $(($(date +%s) - $(stat -c %Y "$BACKUPS/$1.json"))) -lt 900 ]; }
 
 end_leftovers() {
   sql >/dev/null <<'END'
@@ -237,7 +310,7 @@ run() {
         fail "the schema is at version $version: $REASON Go forward, or restore what was before with" \
           "\`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
       fi
-      [ -z "$FORMER" ] || check_points
+      check_points
       made=
       if [ "$version" -lt "$HEAD" ]; then
         before=$version
@@ -247,7 +320,15 @@ run() {
         prune before- "$KEEP"
       fi
       printf '{"version":%s,"backup":"%s"}' "$version" "$made" >/dev/termination-log
+      forget_points
       echo "schema version $version, backup ${made:-not needed}"
+      ;;
+    points)
+      check_points
+      ;;
+    copy)
+      backup "$COPY"
+      printf '%s' "$name" >/tmp/copied
       ;;
     guard)
       log=$BACKUPS/migrations.log
@@ -270,9 +351,8 @@ run() {
             "backup $used holds what was before it. Run \`baton restore $ENVIRONMENT --backup $used\`, which keeps" \
             "what is there in another backup; or go on from there without baton:database.policy.restoreHalfApplied"
         elif [ -n "$RESTORE" ]; then
-          backup "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+          restore "$used" "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
           prune replaced- "$KEEP"
-          restore "$used"
           left="what it had applied in part is undone: backup $used is restored, $rows rows in $tables tables, the same as before"
         else
           left="it was applied in part, up to version $version; backup $used holds what was before it (baton:database.policy.restoreHalfApplied)"
@@ -282,16 +362,19 @@ run() {
       fi
       [ "$started" != "$JOB" ] || fail "the migration to version $HEAD failed or was killed, and $left"
       [ -z "$left_by" ] || echo "of a former attempt, $left"
-      # A backup that served an attempt is as old as that.
+      # A backup that served an attempt is as old as that; and one that has waited may be, too.
       name=$BACKUP
-      if [ -z "$name" ] || { [ -e "$log" ] && grep -q " $name\$" "$log"; }; then
+      if [ -z "$name" ] || { [ -e "$log" ] && grep -q " $name\$" "$log"; } || ! is_fresh "$name"; then
         backup "$NAME"
         prune before- "$KEEP"
       fi
       for point in $POINTS; do
-        [ "${point%=*}" -le "$version" ] || echo "$point ${NAME#before-}" >>"$BACKUPS/points"
+        [ "${point%=*}" -le "$version" ] || echo "$point $RELEASE" >>"$CROSSED"
       done
-      printf '%s %s %s\n' "$JOB" "$name" "$HEAD" >"$ATTEMPT"
+      # All of it or nothing: what is left half-written could be read by nobody.
+      printf '%s %s %s\n' "$JOB" "$name" "$HEAD" >"$ATTEMPT.part"
+      sync
+      mv "$ATTEMPT.part" "$ATTEMPT"
       printf '%s %s\n' "$JOB" "$name" >>"$log"
       ;;
     backup)
@@ -310,11 +393,12 @@ run() {
       [ -e "$BACKUPS/$BACKUP.dump" ] || fail "backup $BACKUP is not there"
       if ! is_empty; then
         [ -n "$OVERWRITE" ] || fail "the database is not empty; expected an empty one, or OVERWRITE"
-        backup "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+        restore "$BACKUP" "replaced-$(date -u +%Y%m%dT%H%M%SZ)"
+        echo "what is replaced is in backup $(cat /tmp/copied)"
         prune replaced- "$KEEP"
-        echo "what is replaced is in backup $name"
+      else
+        restore "$BACKUP"
       fi
-      restore "$BACKUP"
       rm -f "$ATTEMPT"
       read_version
       printf '{"restored":"%s","version":%s,"tables":%s,"rows":%s}\n' "$BACKUP" "$version" "$tables" "$rows"

@@ -104,13 +104,31 @@ describe("Database", () => {
     assert.equal(none.outputs["schema"], undefined);
   });
 
-  it("never migrates on the way back, and asks nothing where the former release still runs", async () => {
+  it("never migrates on the way back, and only looks for what no record knows", async () => {
     const lastOutputs = { release: { imageTag: "dev-7", digest }, schema: schema(7) };
     const run = await harness.run(
       withDatabase("dev-6", { config: { rollbackOf: "dev-7" }, lastOutputs }),
     );
-    assert.deepEqual([...jobs(run).keys()], []);
+    const all = jobs(run);
+    assert.deepEqual([...all.keys()], ["database-points-dev-6-from-dev-7"]);
+    const [look] = specOf(all.get("database-points-dev-6-from-dev-7")).template.spec.containers;
+    assert.deepEqual(look?.args, ["points"]);
+    assert.equal(variable(look, "RUNS_ON"), "6");
+    assert.ok(
+      find(run, ":Deployment", "web")?.dependsOn.includes("database-points-dev-6-from-dev-7"),
+    );
     assert.deepEqual(run.outputs["schema"], { version: 7, points: [] });
+  });
+
+  it("looks for what no record knows ahead of a release that says nothing of a schema, too", async () => {
+    pushImage(harness, {}, "dev-1");
+    const lastOutputs = { release: { imageTag: "dev-8", digest }, schema: schema(8, "contract") };
+    const run = await harness.run(withDatabase("dev-1", { lastOutputs }));
+    const all = jobs(run);
+    assert.deepEqual([...all.keys()], ["database-points-dev-1"]);
+    const [look] = specOf(all.get("database-points-dev-1")).template.spec.containers;
+    assert.equal(variable(look, "POINTS"), "8=contract");
+    assert.equal(variable(look, "RUNS_ON"), undefined);
   });
 
   it("asks the database before it leaves a point of no return", async () => {
@@ -266,7 +284,11 @@ describe("Database", () => {
     const lastOutputs = { release: { imageTag: "dev-7", digest }, schema: schema(7) };
     const run = await harness.run(withDatabase("dev-8", { lastOutputs }));
     const [reader] = specOf(jobs(run).get("database-before-dev-8")).template.spec.containers;
-    assert.equal(variable(reader, "FORMER"), "7");
+    assert.equal(variable(reader, "POINTS"), "8=contract");
+    // It is the same once it has passed, and nothing runs again.
+    const passed = await harness.run(withDatabase("dev-8", { lastOutputs: run.outputs }));
+    for (const [name, job] of jobs(run))
+      assert.deepEqual(jobs(passed).get(name)?.inputs, job.inputs);
     const migrate = specOf(jobs(run).get("database-migrate-dev-8"));
     const [guard] = migrate.template.spec.initContainers ?? [];
     assert.equal(variable(guard, "POINTS"), "8=contract");

@@ -1,5 +1,6 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
+import { mkdirSync, utimesSync, writeFileSync } from "node:fs";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,7 +28,7 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
   });
   beforeEach(async () => {
     backups = await mkdtemp(join(tmpdir(), "baton-backups-"));
-    await rows("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    await rows("DROP SCHEMA IF EXISTS public, other CASCADE; CREATE SCHEMA public");
     await rows("CREATE TABLE migrations (version int); CREATE TABLE orders (id int)");
     await rows(to(5));
     await rows("INSERT INTO orders SELECT generate_series(1, 100)");
@@ -63,13 +64,28 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
     return said;
   };
   /** What a release brings, as the Jobs ahead of its rollout see it. */
-  const release = (head: number, points = "", former = 5) => ({
+  const release = (head: number, points = "") => ({
     ...{ HEAD: String(head), NAME: `before-${head}`, REFUSE_FROM: "" },
-    ...{ POINTS: points, FORMER: String(former) },
+    ...{ POINTS: points, RELEASE: `release-${head}` },
   });
-  const migration = (head: number, job: string, restores: boolean) => ({
-    ...{ ...release(head), JOB: job, BACKUP: `before-${head}`, RESTORE: restores ? "yes" : "" },
+  const migration = (head: number, job: string, restores: boolean, points = "") => ({
+    ...release(head, points),
+    ...{ JOB: job, BACKUP: `before-${head}`, RESTORE: restores ? "yes" : "" },
   });
+  /** A PATH on which a program fails its first calls, as where the server has no connection left. */
+  const once = async (program: string, times: number): Promise<string> => {
+    const path = (await clientEnvironment())["PATH"] ?? "";
+    const shim = join(backups, "bin", program);
+    mkdirSync(join(backups, "bin"), { recursive: true });
+    const count = `${shim}.count`;
+    writeFileSync(count, "");
+    writeFileSync(
+      shim,
+      `#!/bin/sh\nif [ "$(wc -l <'${count}')" -lt ${times} ]; then echo >>'${count}'; echo "too many connections" >&2; exit 1; fi\nPATH='${path}' exec ${program} "$@"\n`,
+      { mode: 0o755 },
+    );
+    return `${join(backups, "bin")}:${path}`;
+  };
   const orders = () => rows("SELECT count(*) FROM orders");
 
   it("undoes what a Job's first attempt has applied in part, where it is to", async () => {
@@ -131,16 +147,127 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
 
   it("hears of a contraction by a release that never passed, and lets no other one forget it", async () => {
     await passes("before", release(6, "6=contract"));
-    await passes("guard", { ...migration(6, "a", false), POINTS: "3=contract 6=contract" });
+    await passes("guard", migration(6, "a", false, "3=contract 6=contract"));
+    const failed = { RELEASE: "release-5", HEAD: "0", RUNS_ON: "5" };
+    await passes("points", failed);
     await rows(to(6));
-    const said = await fails("before", release(7));
-    assert.match(said, /at version 6, and 6, which has not passed, has gone over 6=contract/);
-    assert.match(said, /label baton.schema-points to name it/);
+    const forward = await fails("before", release(7));
+    assert.match(
+      forward,
+      /at version 6: release-6, which has not passed, has gone over 6=contract/,
+    );
+    assert.match(forward, /expected its label baton.schema-points to name that/);
     await passes("before", release(7, "6=contract"));
-    // Where it has passed, the record knows; and where it was restored, it is undone.
-    await passes("before", release(7, "", 6));
+    assert.match(await fails("before", release(5)), /or restore what was before$/);
+    const unlabelled = { RELEASE: "release-7", HEAD: "0", POINTS: "3=contract" };
+    assert.match(await fails("points", unlabelled), /or restore what was before$/);
+    await passes("points", { ...unlabelled, POINTS: "3=contract 6=contract" });
+    const back = await fails("points", failed);
+    assert.match(
+      back,
+      /release-5 is made for version 5 and does not run on it, as release-6 has gone over/,
+    );
+    assert.match(back, /baton restore dev --backup before-6` and run this again\.$/);
+    await passes("points", { ...failed, RUNS_ON: "6" });
     await passes("restore", { BACKUP: "before-6", OVERWRITE: "yes" });
+    await passes("points", failed);
     await passes("before", release(7));
+    await rows(to(6));
+    await passes("points", failed);
+  });
+
+  it("asks for people where it cannot read what the last attempt was", async () => {
+    writeFileSync(join(backups, ".attempt"), "");
+    assert.match(await fails("before", release(6)), /\.attempt cannot be read: remove it once/);
+  });
+
+  it("takes no connection that fails for an answer", async () => {
+    await passes("before", release(6));
+    await rows("INSERT INTO orders VALUES (101)");
+    const down = { PATH: await once("psql", 1) };
+    const said = await fails("restore", { BACKUP: "before-6", OVERWRITE: "", ...down });
+    assert.match(said, /what the database holds cannot be read/);
+    await passes("guard", migration(6, "a", true));
+    const schema = { ...migration(6, "a", true), PATH: await once("pg_dump", 1) };
+    assert.match(await fails("guard", schema), /the schema cannot be read/);
+    assert.equal(await orders(), "101");
+    assert.match(await fails("guard", migration(6, "a", true)), /nothing of it remains/);
+  });
+
+  it("loses nothing that is written while a restore takes a copy of what is there", async () => {
+    await rows("INSERT INTO orders SELECT generate_series(1, 100000)");
+    await passes("before", release(6));
+    await rows("CREATE TABLE written (id int)");
+    let written = 0;
+    const over = new AbortController();
+    const writes = (async () => {
+      while (!over.signal.aborted) {
+        const done = await rows("INSERT INTO written VALUES (1)").catch(() => undefined);
+        if (done === undefined) break;
+        written += 1;
+      }
+    })();
+    const said = await passes("restore", { BACKUP: "before-6", OVERWRITE: "yes" });
+    over.abort();
+    await writes;
+    assert.equal(await rows("SELECT to_regclass('written') IS NULL"), "t");
+    const [, copy = ""] = /what is replaced is in backup (\S+)/.exec(said) ?? [];
+    await passes("restore", { BACKUP: copy, OVERWRITE: "yes" });
+    assert.equal(await rows("SELECT count(*) FROM written"), String(written));
+    assert.ok(written > 0);
+  });
+
+  it("removes no backup that is being restored, or that somebody was told to restore", async () => {
+    const env = { OVERWRITE: "yes", KEEP: "2" };
+    await passes("before", release(6));
+    const copies: string[] = [];
+    for (let count = 1; count <= 3; count += 1) {
+      const said = await passes("restore", { BACKUP: "before-6", ...env, KEEP: "3" });
+      copies.push(/what is replaced is in backup (\S+)/.exec(said)?.[1] ?? "");
+    }
+    await passes("restore", { BACKUP: copies[0] ?? "", ...env });
+    await passes("guard", migration(6, "a", true));
+    await rows(HALF);
+    for (const attempt of ["b", "c", "d"]) {
+      await passes("before", { ...release(7), KEEP: "2" });
+      const job = { ...migration(7, attempt, true), KEEP: "2" };
+      assert.match(await fails("guard", job), /backup before-6 holds/);
+    }
+    await passes("restore", { BACKUP: "before-6", ...env });
+  });
+
+  it("restores what was there when the migration began, and no backup that is older", async () => {
+    await passes("before", release(6));
+    const yesterday = new Date(Date.now() - 86_400_000);
+    for (const kind of ["json", "dump", "sums", "schema"]) {
+      utimesSync(join(backups, `before-6.${kind}`), yesterday, yesterday);
+    }
+    await rows("INSERT INTO orders VALUES (101)");
+    const job = migration(6, "a", true);
+    await passes("guard", job);
+    await rows(HALF);
+    assert.match(await fails("guard", job), /before-6-2 is restored/);
+    assert.equal(await orders(), "101");
+  });
+
+  it("restores whatever a schema may hold over itself", async () => {
+    await rows(`
+      CREATE TABLE a (id int GENERATED ALWAYS AS IDENTITY, value text); ALTER TABLE a RENAME TO z;
+      CREATE TYPE span AS RANGE (subtype = int); CREATE COLLATION german (provider = libc, locale = 'C');
+      CREATE TEXT SEARCH CONFIGURATION words (COPY = simple);
+      CREATE TABLE named (t int, class regclass, at span); INSERT INTO named VALUES (1, 'z', '[1,2)');
+      CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts DEFAULT;
+      CREATE SCHEMA other; CREATE VIEW other.seen AS SELECT * FROM z; SELECT lo_from_bytea(0, 'x')`);
+    await passes("before", release(6));
+    await rows("UPDATE named SET class = 'named'");
+    await passes("restore", { BACKUP: "before-6", OVERWRITE: "yes" });
+    assert.equal(await rows("SELECT class FROM named"), "z");
+    await rows("ALTER ROLE app SET idle_in_transaction_session_timeout = '1ms'");
+    try {
+      await passes("backup", { NAME: "slow" });
+    } finally {
+      await rows("ALTER ROLE app RESET idle_in_transaction_session_timeout");
+    }
   });
 
   it("shows nothing of a URL, also where it is malformed", async () => {
@@ -149,6 +276,8 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
       "postgresql://app:secret@word@host/app",
       "app:secret@host/app",
       "postgresql://app:secretword@127.0.0.1:1/app",
+      "postgresql://app@127.0.0.1:1/app?password=pre&secretword",
+      "postgresql://app@127.0.0.1:1/app?sslmode=disable&sslpassword=100%secret",
     ];
     for (const wrong of malformed) {
       const said = await fails("list", { DATABASE_URL: wrong });

@@ -212,6 +212,8 @@ describe("the way back from a schema", () => {
     });
     const left = { schema: schema(3, "contract"), digest: "sha256:3" };
     assert.equal(planBack({ ...deployed, schema: undefined }, left, false).kind, "back");
+    const down = planBack({ ...deployed, schema: undefined }, left, true);
+    assert.equal(down.kind === "back" && down.down, undefined, "down to what, it does not say");
   });
 
   it("is found refused in what Pulumi says of it", () => {
