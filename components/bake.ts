@@ -30,6 +30,9 @@ export interface BakeArgs {
  */
 export class Bake extends pulumi.CustomResource {
   constructor(name: string, args: BakeArgs, opts?: pulumi.CustomResourceOptions) {
-    super("promotion:index:Bake", name, { ...args }, opts);
+    // Whoever else had a share of the traffic since may have kept it; a preview does not ask.
+    const asked =
+      args.traffic === undefined || pulumi.runtime.isDryRun() ? {} : { isLookedFor: true };
+    super("promotion:index:Bake", name, { ...args, ...asked }, opts);
   }
 }

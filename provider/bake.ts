@@ -40,7 +40,7 @@ export interface BakeInputs {
 export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   const { namespace, seconds, spec, analysis } = inputs;
   const kubeconfig = kubeconfigOf(inputs.context);
-  const switches = JSON.parse(inputs.traffic ?? "[]") as Switch[];
+  const switches = switchesOf(inputs);
   const former = namesOf(inputs.former);
   const inPlace = namesOf(inputs.inPlace);
   const traffic = new Traffic(kubeconfig, namespace);
@@ -114,4 +114,14 @@ export async function read(inputs: BakeInputs): Promise<BakeInputs | undefined> 
     if (isAbsent(error)) return undefined;
     throw new Error(`the bake of ${namespace} cannot be read: ${answerOf(error)}`);
   }
+}
+
+/** Gone where others have a share of its traffic. */
+export async function find(inputs: BakeInputs): Promise<BakeInputs | undefined> {
+  const traffic = new Traffic(kubeconfigOf(inputs.context), inputs.namespace);
+  return (await traffic.isGiven(switchesOf(inputs))) ? inputs : undefined;
+}
+
+function switchesOf({ traffic = "[]" }: BakeInputs): Switch[] {
+  return JSON.parse(traffic) as Switch[];
 }

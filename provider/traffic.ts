@@ -27,9 +27,12 @@ interface Backend {
   readonly name: string;
   readonly weight?: number;
 }
+interface Rule {
+  readonly backendRefs?: readonly Backend[];
+}
 interface Route {
   readonly metadata?: { readonly resourceVersion?: string };
-  readonly spec?: { readonly rules?: readonly { readonly backendRefs?: readonly Backend[] }[] };
+  readonly spec?: { readonly rules?: readonly Rule[] };
 }
 
 const ROUTES = { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
@@ -46,10 +49,14 @@ export class Traffic {
     private readonly mayWrite: () => Promise<void> = () => Promise.resolve(),
   ) {}
 
-  /** Whether all Services lead to the release alone. */
+  /** Whether all Services, and the routes to them, lead to the release alone. */
   async isGiven(switches: readonly Switch[]): Promise<boolean> {
-    const services = await Promise.all(switches.map(({ service }) => this.readService(service)));
-    return switches.every(({ to }, index) => isEqual(services[index]?.spec?.selector, to));
+    const given = switches.map(async ({ service, to, route }) => {
+      if (!isEqual((await this.readService(service)).spec?.selector, to)) return false;
+      if (route === undefined) return true;
+      return weighed(await this.readRoute(route), service, { [service]: 1 }) === undefined;
+    });
+    return (await Promise.all(given)).every((isGiven) => isGiven);
   }
 
   /** Leads the Services to the release alone, where they do not yet. */
@@ -125,31 +132,49 @@ export class Traffic {
       .patchNamespacedService({ namespace, name, body }, MERGE);
   }
 
-  /** Divides what a route leads to a Service; where there is no route, nobody comes by it. */
+  /** Nothing where there is no route: nobody comes by it. */
+  private async readRoute(name: string): Promise<Route> {
+    const api = this.kubeconfig.makeApiClient(CustomObjectsApi);
+    const which = { ...ROUTES, namespace: this.namespace, name };
+    const found: unknown = await api.getNamespacedCustomObject(which).catch(absent);
+    return found ?? {};
+  }
+
+  /** Divides what a route leads to a Service. */
   private async weigh(
     name: string,
     service: string,
     weights: Readonly<Record<string, number>>,
   ): Promise<void> {
-    const api = this.kubeconfig.makeApiClient(CustomObjectsApi);
-    const which = { ...ROUTES, namespace: this.namespace, name };
-    const found: unknown = await api.getNamespacedCustomObject(which).catch(absent);
-    const route = (found ?? {}) as Route;
-    const present = route.spec?.rules ?? [];
-    const rules = present.map((rule) => {
-      const own = rule.backendRefs?.find((backend) => backend.name === service);
-      if (own === undefined) return rule;
-      const divided = Object.entries(weights).map(([to, weight]) => ({ ...own, name: to, weight }));
-      return { ...rule, backendRefs: divided };
-    });
-    const weighed = (all: typeof present) =>
-      all.map(({ backendRefs = [] }) => backendRefs.map((one) => [one.name, one.weight ?? 1]));
-    if (isDeepStrictEqual(weighed(rules), weighed(present))) return;
+    const route = await this.readRoute(name);
+    const rules = weighed(route, service, weights);
+    if (rules === undefined) return;
     await this.mayWrite();
     const { resourceVersion } = route.metadata ?? {};
     const body = { metadata: { resourceVersion }, spec: { rules } };
-    await api.patchNamespacedCustomObject({ ...which, body }, MERGE);
+    const which = { ...ROUTES, namespace: this.namespace, name };
+    await this.kubeconfig
+      .makeApiClient(CustomObjectsApi)
+      .patchNamespacedCustomObject({ ...which, body }, MERGE);
   }
+}
+
+/** A route's rules with other weights; nothing where these are the ones that it has. */
+function weighed(
+  route: Route,
+  service: string,
+  weights: Readonly<Record<string, number>>,
+): Rule[] | undefined {
+  const present = route.spec?.rules ?? [];
+  const rules = present.map((rule) => {
+    const own = rule.backendRefs?.find((backend) => backend.name === service);
+    if (own === undefined) return rule;
+    const divided = Object.entries(weights).map(([to, weight]) => ({ ...own, name: to, weight }));
+    return { ...rule, backendRefs: divided };
+  });
+  const weightsOf = (all: readonly Rule[]) =>
+    all.map(({ backendRefs = [] }) => backendRefs.map((one) => [one.name, one.weight ?? 1]));
+  return isDeepStrictEqual(weightsOf(rules), weightsOf(present)) ? undefined : rules;
 }
 
 function isEqual(present: Selector | undefined, wanted: Selector): boolean {

@@ -126,6 +126,7 @@ describe("canary", () => {
     assert.equal(bake.inputs["seconds"], 0);
     assert.deepEqual(trafficOf(bake), [{ service: "web", to: { [APP]: "web-stage-45" } }]);
     assert.equal(bake.inputs["lease"], gateOf(second).inputs["lease"], "and stops who drives it");
+    assert.equal(bake.inputs["isLookedFor"], true, "each time, as a canary may have been killed");
   });
 
   it("switches at once from a strategy whose pods a Service cannot share", async () => {

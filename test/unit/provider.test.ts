@@ -100,4 +100,32 @@ describe("the provider", () => {
       await cluster.stop();
     }
   });
+
+  it("takes the traffic from whoever has a share of it since, and asks for it in no preview", async () => {
+    const cluster = await KubernetesServer.start();
+    try {
+      const to = { "app.kubernetes.io/name": "web-b" };
+      const traffic = JSON.stringify([{ service: "web", to, route: "web" }]);
+      const bake = { namespace: "qa", deployments: "web-b", seconds: 0, traffic };
+      const changes = async (inputs: object = { isLookedFor: true }) =>
+        (await diff("Bake", bake, { ...bake, ...inputs }))?.changes;
+      const services = "/api/v1/namespaces/qa/services";
+      const routes = "/apis/gateway.networking.k8s.io/v1/namespaces/qa/httproutes";
+      const leads = (...backendRefs: object[]) => {
+        cluster.put(routes, "web", { spec: { rules: [{ backendRefs }] } });
+      };
+      cluster.put(services, "web", { spec: { selector: to } });
+      assert.equal(await changes(), false, "nobody comes by a route");
+      leads({ name: "web", port: 80 });
+      assert.equal(await changes(), false);
+      leads({ name: "web", weight: 90 }, { name: "web-c", weight: 10 });
+      assert.equal(await changes(), true);
+      leads({ name: "web", weight: 1 });
+      cluster.put(services, "web", { spec: { selector: { "baton/workload": "web" } } });
+      assert.equal(await changes(), true);
+      assert.equal(await changes({}), false);
+    } finally {
+      await cluster.stop();
+    }
+  });
 });
