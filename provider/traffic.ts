@@ -1,6 +1,6 @@
-import { CoreV1Api, CustomObjectsApi, type KubeConfig } from "@kubernetes/client-node";
+import { AppsV1Api, CoreV1Api, CustomObjectsApi, type KubeConfig } from "@kubernetes/client-node";
 import { isDeepStrictEqual } from "node:util";
-import { absent, answerOf, MERGE, patiently } from "./cluster";
+import { absent, answerOf, labelSelectorOf, MERGE, patiently } from "./cluster";
 import { namesOf, undoAll } from "./undo";
 
 type Selector = Readonly<Record<string, string>>;
@@ -80,11 +80,33 @@ export class Traffic {
     }
   }
 
-  /** Gives the former releases all traffic. */
-  async giveBack(switches: readonly Switch[]): Promise<void> {
+  /**
+   * Gives the former releases all traffic.
+   * @returns what was done, or why not: a canary may have taken the former one's pods.
+   */
+  async giveBack(switches: readonly Switch[]): Promise<string[]> {
+    const said: string[] = [];
     for (const { service, from, route } of switches) {
-      if (from !== undefined) await this.give([{ service, to: from, ...(route && { route }) }]);
+      if (from === undefined) continue;
+      if (await this.hasPods(from)) {
+        await this.give([{ service, to: from, ...(route && { route }) }]);
+        said.push(`${service} leads to the former release again`);
+      } else {
+        said.push(`${service} stays where it is: ${Object.values(from).join(", ")} has no pods`);
+      }
     }
+    return said;
+  }
+
+  /** Whether anybody is there who can take traffic; Deployments have the labels of their pods. */
+  private async hasPods(selector: Selector): Promise<boolean> {
+    const { items } = await this.kubeconfig.makeApiClient(AppsV1Api).listNamespacedDeployment({
+      namespace: this.namespace,
+      labelSelector: labelSelectorOf(selector),
+    });
+    return items.some(
+      ({ spec, status }) => spec?.replicas !== 0 && (status?.availableReplicas ?? 0) > 0,
+    );
   }
 
   /**
@@ -103,8 +125,7 @@ export class Traffic {
       if (from === undefined) return [];
       if (irreversible !== undefined) return [`${service} stays where it is: ${irreversible}`];
       try {
-        await patiently(() => this.giveBack([one]));
-        return [`${service} leads to the former release again`];
+        return await patiently(() => this.giveBack([one]));
       } catch (error) {
         return [`${service} could not be led back to the former release: ${answerOf(error)}`];
       }

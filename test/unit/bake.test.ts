@@ -54,6 +54,7 @@ describe("a bake", () => {
           uid: name,
           namespace: "qa",
           generation: 1,
+          labels: selects(name),
           annotations: { "deployment.kubernetes.io/revision": "1" },
         },
         spec: { replicas: 1, selector: { matchLabels: selects(name) }, template: {} },
@@ -123,6 +124,14 @@ describe("a bake", () => {
     metrics = { requests: 100, errors: 50 };
     const text = await failure(start({ analysis, irreversible: "the schema is another one" }));
     assert.match(text, /\n {2}web stays where it is: the schema is another one$/);
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
+  it("leads to no former release that has lost its pods to a canary, and says so", async () => {
+    metrics = { requests: 100, errors: 50 };
+    cluster.patch(OLD, { spec: { replicas: 0 }, status: { availableReplicas: 0 } });
+    const text = await failure(start({ analysis }));
+    assert.match(text, /\n {2}web stays where it is: web-a has no pods$/);
     assert.deepEqual(selector(), selects("web-b"));
   });
 

@@ -120,7 +120,7 @@ describe("a canary", () => {
           uid: name,
           namespace: "qa",
           generation: 1,
-          labels: BOTH,
+          labels: { ...selects(name), ...BOTH },
           annotations: { "deployment.kubernetes.io/revision": "1" },
         },
         spec: { replicas, selector: { matchLabels: selects(name) }, template: {} },
