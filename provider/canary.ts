@@ -2,6 +2,7 @@ import { AppsV1Api, type KubeConfig, type V1Deployment } from "@kubernetes/clien
 import { durationOf } from "../release/analysis";
 import { podsFor, shareOf, type By, type Step } from "../release/canary";
 import {
+  absent,
   answerOf,
   isAbsent,
   kubeconfigOf,
@@ -146,8 +147,10 @@ class Canary {
   }
 
   private async goThrough(): Promise<void> {
-    const { watch, steps } = this;
+    const { watch } = this;
     const { namespace, analysis } = this.inputs;
+    const idle = await this.idle();
+    const steps = idle === undefined ? this.steps : [];
     await watch.begin((first) => this.identity(first), true);
     const deployments = this.switches.map(({ stable }) => stable);
     const against = { kind: "beside", deployments } as const;
@@ -173,10 +176,19 @@ class Canary {
       seconds: 0,
       measurement,
       place: (found) => this.takeOver(found),
-      isInUse: true,
-      begins: () => "all steps are over: it has all traffic",
+      isInUse: idle === undefined,
+      begins: () => `${idle ?? "all steps are over"}: it has all traffic`,
       end: { state: "passed" },
     });
+  }
+
+  /** Why it gets all traffic at once: another canary, which was killed, has taken the other's pods. */
+  private async idle(): Promise<string | undefined> {
+    for (const { stable } of this.switches) {
+      const replicas = await patiently(() => this.replicasOf(stable));
+      if (replicas === 0) return `${stable} has no pods to share the traffic with`;
+    }
+    return undefined;
   }
 
   /** Gives the release as many pods as its share needs, and then its share. */
@@ -186,7 +198,8 @@ class Canary {
     const ready = await this.scale(found, (one, stable, present) => {
       const by: By = one.route === undefined ? "pods" : "route";
       const needed = podsFor(weight, stable, by);
-      const pods = one.isAutoscaled ? Math.max(needed, present) : needed;
+      // Beside a release that has lost its pods, a share of them would be none.
+      const pods = one.isAutoscaled || stable === 0 ? Math.max(needed, present) : needed;
       const share = Math.round(shareOf(pods, stable));
       shares.push(
         by === "route"
@@ -244,9 +257,8 @@ class Canary {
     for (const one of this.switches) {
       const deployment = found.find(({ metadata }) => metadata?.name === one.canary);
       if (deployment === undefined) throw new Error(`${one.canary} is not watched`);
-      const stable = await this.deployment(one.stable);
       const present = deployment.spec?.replicas ?? 1;
-      const replicas = wanted(one, stable.spec?.replicas ?? 1, present);
+      const replicas = wanted(one, await this.replicasOf(one.stable), present);
       if (replicas !== present) {
         await scaleTo(this.kubeconfig, deployment, replicas);
         ready = false;
@@ -259,5 +271,10 @@ class Canary {
   private async deployment(name: string): Promise<V1Deployment> {
     const { namespace } = this.inputs;
     return this.kubeconfig.makeApiClient(AppsV1Api).readNamespacedDeployment({ namespace, name });
+  }
+
+  private async replicasOf(name: string): Promise<number> {
+    const deployment = await this.deployment(name).catch(absent);
+    return deployment === undefined ? 0 : (deployment.spec?.replicas ?? 1);
   }
 }

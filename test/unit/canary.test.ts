@@ -375,4 +375,40 @@ describe("a canary", () => {
     assert.equal(replicas(NEW), 4);
     assert.deepEqual(told, []);
   });
+
+  it("keeps its pods when the stable release loses its own", async () => {
+    const run = failure(start(inputs({ steps: '[{"weight":50,"duration":600}]' })));
+    await until(step(1));
+    assert.equal(replicas(NEW), 3);
+    cluster.patch(OLD, { spec: { replicas: 0 } });
+    await setTimeout(1500);
+    assert.equal(replicas(NEW), 3);
+    stop.abort();
+    await run;
+  });
+
+  for (const isGone of [false, true]) {
+    it(`gives all traffic at once where the stable release ${isGone ? "is gone" : "has no pods"}`, async () => {
+      // As another release's canary leaves it that was killed.
+      cluster.patch(SERVICE, { spec: { selector: { "app.kubernetes.io/name": null, ...BOTH } } });
+      cluster.patch(NEW, { spec: { replicas: 5 } });
+      cluster.patch(OLD, { spec: { replicas: 0 } });
+      const others = { metadata: { namespace: "qa", labels: BOTH }, spec: { replicas: 1 } };
+      cluster.put(`${APPS}/deployments`, "web-c", others);
+      const selected: unknown[] = [];
+      const fewest: number[] = [];
+      cluster.afterRead = () => {
+        selected.push(selector());
+        fewest.push(Number(replicas(NEW)));
+      };
+      const stable = isGone ? "web-z" : "web-a";
+      await start(inputs({}, { stable, from: selects(stable), replicas: 5 }));
+      assert.deepEqual(told, [
+        `${stable} has no pods to share the traffic with: it has all traffic`,
+      ]);
+      assert.deepEqual(selector(), selects("web-b"));
+      assert.ok(!selected.some((one) => JSON.stringify(one).includes(stable)), "to nobody");
+      assert.equal(Math.min(...fewest), 5, "what serves keeps its pods");
+    });
+  }
 });
