@@ -15,7 +15,7 @@ import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { PromotionProvider } from "./components/promotion-provider";
 import { Settings, type KeptSettings } from "./components/settings";
 import { Traffic } from "./components/traffic";
-import { Verification, type SharedSwitch, type Switch } from "./components/verification";
+import { unshare, Verification, type SharedSwitch, type Switch } from "./components/verification";
 import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
@@ -198,6 +198,13 @@ async function declareEnvironment(
     .filter(([, one]) => one.kind === "Deployment" && !standsBeside(config, one))
     .map(([name, one]) => one.name ?? name);
   const keptColours: pulumi.Resource[] = [];
+  let unshared: (resource: pulumi.Resource) => void = () => undefined;
+  const comesUp = {
+    ...rollsOut,
+    dependsOn: [...rollsOut.dependsOn, new Promise<pulumi.Resource>((done) => (unshared = done))],
+  };
+  // What is gone back to, has been verified.
+  const unshares = byCanary && !back;
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
       namespace,
@@ -235,10 +242,37 @@ async function declareEnvironment(
         atLeast: !begins && (back || workload.autoscale !== undefined) ? serving : undefined,
         inSteps: begins,
       },
-      rollsOut,
+      unshares && former !== undefined ? comesUp : rollsOut,
     );
     return { name, workload, component, ready: component.ready };
   });
+  const deployments = workloads
+    .filter(({ workload }) => workload.kind === "Deployment")
+    .map(({ component }) => component.objectName);
+  const colours = workloads.flatMap((one) => {
+    const { name, workload, component } = one;
+    if (!(component instanceof Colour) || !standsBeside(config, workload)) return [];
+    const stable = kept?.workloads[name]?.objectName;
+    const legacy = served ? (workload.selector ?? selectorLabels(name)) : undefined;
+    const to: Switch = {
+      service: workload.name ?? name,
+      to: selectorLabels(component.objectName),
+      from: stable === undefined ? legacy : selectorLabels(stable),
+      route: byCanary && isRouted(config, workload) ? name : undefined,
+    };
+    return [{ one, name, workload, component, stable, to }];
+  });
+  const deployed = workloads.map(({ component }) => component.podTemplate);
+  const shareable = colours.flatMap(({ name, stable, to }) =>
+    unshares && stable !== undefined ? [{ ...to, both: { [COLOUR_OF]: name } }] : [],
+  );
+  if (shareable.length > 0) {
+    const { context } = config.cluster;
+    const { steps, analysis } = config.rollout;
+    const release = { namespace, context, deployed, deployments, steps, analysis };
+    const opts = { provider: promotion, dependsOn: [place] };
+    unshared(unshare("unshared", { ...release, switches: shareable }, opts));
+  }
   const expose = ({ name, workload }: (typeof workloads)[number], after?: pulumi.Resource) => {
     if (workload.exposure === undefined || config.entrances === undefined) return [];
     const args = {
@@ -295,7 +329,7 @@ async function declareEnvironment(
           : through === "exposure"
             ? exposureUrl(config, target)
             : serviceUrl(config, target, workloads.find(({ name }) => name === target)?.component),
-      deployed: workloads.map(({ component }) => component.podTemplate),
+      deployed,
       labels,
     },
     {
@@ -304,22 +338,6 @@ async function declareEnvironment(
     },
   );
 
-  const deployments = workloads
-    .filter(({ workload }) => workload.kind === "Deployment")
-    .map(({ component }) => component.objectName);
-  const colours = workloads.flatMap((one) => {
-    const { name, workload, component } = one;
-    if (!(component instanceof Colour) || !standsBeside(config, workload)) return [];
-    const stable = kept?.workloads[name]?.objectName;
-    const legacy = served ? (workload.selector ?? selectorLabels(name)) : undefined;
-    const to: Switch = {
-      service: workload.name ?? name,
-      to: selectorLabels(component.objectName),
-      from: stable === undefined ? legacy : selectorLabels(stable),
-      route: byCanary && isRouted(config, workload) ? name : undefined,
-    };
-    return [{ one, name, workload, component, stable, to }];
-  });
   const shared = colours.flatMap(({ name, workload, component, stable, to }): SharedSwitch[] => {
     if (!inSteps || stable === undefined) return [];
     const canary = component.objectName;

@@ -177,13 +177,14 @@ const Recorded = z.object({
 
 /**
  * What there is nothing outside to compare with: a random value is in the state only, a rollout, a
- * canary and a bake are waits that are over.
+ * canary and a bake are waits that are over, and what was shared is looked for by each deployment.
  */
 const NOT_OUTSIDE = [
   "**$random:**",
   "**::random:**",
   "**promotion:index:Rollout::**",
   "**promotion:index:Bake::**",
+  "**promotion:index:Unshared::**",
   "**promotion:index:Canary::**",
 ];
 

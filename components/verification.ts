@@ -11,6 +11,7 @@ import { EarnedTag } from "./earned-tag";
 import { contentHash } from "./internal/hash";
 import { VERIFICATION } from "./internal/labels";
 import { JOB_USER, suitePod } from "./internal/pod";
+import { Unshared } from "./unshared";
 
 export interface VerificationArgs {
   readonly namespace: string;
@@ -251,6 +252,41 @@ export class Verification extends pulumi.ComponentResource {
       suites: pulumi.all([this.ran, tag]).apply(([suites]) => suites),
     };
   }
+}
+
+/** Where a release's pods would be led to before it is verified: by a share that another one has left. */
+export interface Shares {
+  readonly namespace: string;
+  readonly context: string | undefined;
+  /** As the verification's and its canary's. */
+  readonly deployed: pulumi.Input<unknown>;
+  readonly deployments: readonly string[];
+  readonly steps: Config["rollout"]["steps"];
+  readonly analysis: Config["rollout"]["analysis"];
+  readonly switches: readonly (Switch & Pick<SharedSwitch, "both">)[];
+}
+
+/** Takes the share of a canary that was killed, unless it is this release's. */
+export function unshare(
+  name: string,
+  shares: Shares,
+  opts: pulumi.CustomResourceOptions,
+): Unshared {
+  const { namespace, context, deployed, deployments, steps, analysis, switches } = shares;
+  return new Unshared(
+    name,
+    {
+      context,
+      namespace,
+      deployments: deployments.join(","),
+      spec: contentHash(deployed),
+      steps: JSON.stringify(steps),
+      analysis: asText(analysis),
+      traffic: JSON.stringify(switches),
+      lease: LEASE,
+    },
+    opts,
+  );
 }
 
 /** Plain text, as are all inputs of the provider. */

@@ -69,6 +69,18 @@ export async function read(inputs: CanaryInputs): Promise<CanaryInputs | undefin
   }
 }
 
+type Identified = Pick<CanaryInputs, "spec" | "steps" | "analysis">;
+
+/** Whether it goes on, or can be carried on. */
+export function isUnderWay(inputs: Identified, first: V1Deployment | undefined): boolean {
+  const progress = progressOf(first);
+  return progress?.state === "running" && progress.of === identity(inputs, first);
+}
+
+function identity({ spec, steps, analysis }: Identified, first: V1Deployment | undefined): string {
+  return identityOf(["canary", spec, steps, analysis], first);
+}
+
 class Canary {
   private readonly kubeconfig: KubeConfig;
   private readonly switches: readonly CanarySwitch[];
@@ -134,16 +146,9 @@ class Canary {
     return this.watch.id;
   }
 
-  private identity(first: V1Deployment | undefined): string {
-    const { spec, steps, analysis } = this.inputs;
-    return identityOf(["canary", spec, steps, analysis], first);
-  }
-
   private async isUnderWay(): Promise<boolean> {
     const [name = ""] = this.inputs.deployments.split(",");
-    const first = await patiently(() => this.deployment(name));
-    const progress = progressOf(first);
-    return progress?.state === "running" && progress.of === this.identity(first);
+    return isUnderWay(this.inputs, await patiently(() => this.deployment(name)));
   }
 
   private async goThrough(): Promise<void> {
@@ -151,7 +156,7 @@ class Canary {
     const { namespace, analysis } = this.inputs;
     const idle = await this.idle();
     const steps = idle === undefined ? this.steps : [];
-    await watch.begin((first) => this.identity(first), true);
+    await watch.begin((first) => identity(this.inputs, first), true);
     const deployments = this.switches.map(({ stable }) => stable);
     const against = { kind: "beside", deployments } as const;
     const measurement = new Measurement(this.kubeconfig, namespace, analysis, against);

@@ -59,6 +59,15 @@ export class Traffic {
     return (await Promise.all(given)).every((isGiven) => isGiven);
   }
 
+  /** Which Services lead to two releases; none where there is no Service yet. */
+  async shared(switches: readonly SharedSwitch[]): Promise<SharedSwitch[]> {
+    const found = switches.map(async (one) => {
+      const service = await this.readService(one.service).catch(absent);
+      return isEqual(service?.spec?.selector, one.both) ? [one] : [];
+    });
+    return (await Promise.all(found)).flat();
+  }
+
   /** Leads the Services to the release alone, where they do not yet. */
   async give(switches: readonly Switch[]): Promise<void> {
     for (const { service, to, route } of switches) {

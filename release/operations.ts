@@ -192,6 +192,8 @@ const ROUTINE = new Map<string, { readonly ops: readonly string[]; readonly path
     "baton:components:Database$kubernetes:batch/v1:Job": { ops: [...RENEWAL, "delete"] },
     "baton:components:Database$promotion:index:SchemaVersion": { ops: [...RENEWAL, "delete"] },
     "baton:components:Verification$kubernetes:batch/v1:Job": { ops: RENEWAL },
+    // The way back has none.
+    "promotion:index:Unshared": { ops: [...RENEWAL, "delete"] },
     "baton:components:Verification$promotion:index:EarnedTag": { ops: RENEWAL },
     // The way back has none.
     "baton:components:Verification$promotion:index:Canary": { ops: [...RENEWAL, "delete"] },

@@ -95,6 +95,23 @@ describe("canary", () => {
     ]);
   });
 
+  it("takes the share of a canary that was killed before there are pods of another release", async () => {
+    const first = await releases.deploy();
+    const run = await releases.deployNext(first.outputs);
+    const unshared = find(run, "promotion:index:Unshared", "unshared");
+    assert.ok(find(run, DEPLOYMENT, "web-stage-46").dependsOn.includes("unshared"));
+    assert.ok(!find(run, DEPLOYMENT, "web-stage-45").dependsOn.includes("unshared"));
+    const gate = gateOf(run);
+    for (const same of ["deployments", "spec", "steps", "analysis", "lease"]) {
+      assert.equal(unshared.inputs[same], gate.inputs[same], "its own canary goes on");
+    }
+    assert.match(JSON.stringify(trafficOf(unshared)), /"from":{"[^}]*":"web-stage-45"}.*"both":/);
+    harness.registry.push("build 45", "prod-v1.4.0");
+    const back = await releases.deploy(run.outputs, { rollbackOf: "stage-46" });
+    assert.ok(!has(first, "promotion:index:Unshared"));
+    assert.ok(!has(back, "promotion:index:Unshared"), "what comes back has been verified");
+  });
+
   it("keeps a release with the pods that it was given", async () => {
     const workloads = { web: { autoscale: null, replicas: 4 } };
     const first = await releases.deploy(undefined, { workloads });

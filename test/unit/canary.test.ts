@@ -6,6 +6,7 @@ import { create, read, type CanaryInputs } from "../../provider/canary";
 import { ABORT, abortOf } from "../../provider/cluster";
 import { BAKE, progressOf } from "../../provider/progress";
 import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
+import { create as unshare, read as readUnshared } from "../../provider/unshared";
 import { fastClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
@@ -411,4 +412,43 @@ describe("a canary", () => {
       assert.equal(Math.min(...fewest), 5, "what serves keeps its pods");
     });
   }
+
+  it("that was killed keeps its share for its own next try, and shares nothing with others", async () => {
+    const given = inputs({ steps: '[{"weight":10,"duration":600}]' });
+    const killed = failure(start(given));
+    await until(step(1));
+    stop.abort();
+    await killed;
+    stop = new AbortController();
+    const run = { signal: stop.signal, tell: (line: string) => void told.push(line) };
+    assert.deepEqual(await readUnshared(given), given);
+    await unshare(given, run);
+    assert.deepEqual(selector(), BOTH, "it is carried on");
+    for (const other of [
+      { ...given, spec: "another one" },
+      { ...given, deployments: "web-c" },
+    ]) {
+      cluster.patch(SERVICE, { spec: { selector: { "app.kubernetes.io/name": null, ...BOTH } } });
+      assert.equal(await readUnshared(other), undefined);
+      await unshare(other, run);
+      const { "app.kubernetes.io/name": leads } = selector() as Record<string, string>;
+      assert.equal(leads, "web-a");
+      assert.equal(told.at(-1), "web leads to the former release again");
+      assert.deepEqual(await readUnshared(other), other);
+    }
+    assert.equal(holder(), "");
+  });
+
+  it("that is still driven is waited for by another release", async () => {
+    const given = inputs({ steps: ONE_STEP });
+    const driven = start(given);
+    await until(step(1));
+    const lines: string[] = [];
+    const other = { ...given, deployments: "web-c" };
+    await unshare(other, { signal: stop.signal, tell: (line) => void lines.push(line) });
+    assert.equal(lines.length, 1, lines.join("\n"));
+    assert.match(lines[0] ?? "", /^waiting for another run, /);
+    await driven;
+    assert.deepEqual(selector(), selects("web-b"));
+  });
 });

@@ -75,6 +75,7 @@ const RELEASE: readonly Operation[] = [
     IMAGE,
   ),
   operation("create", JOB, "verification-regression"),
+  operation("update", "promotion:index:Unshared", "unshared", "deployments", "spec", "traffic"),
   operation(
     "replace",
     "baton:components:Verification$promotion:index:EarnedTag",
@@ -128,6 +129,7 @@ describe("the operations of a preview", () => {
         "update kubernetes:networking.k8s.io/v1:Ingress web",
         "update kubernetes:policy/v1:PodDisruptionBudget web",
         "update promotion:index:Rollout web-rollout",
+        "update promotion:index:Unshared unshared",
         "create kubernetes:batch/v1:Job verification-regression",
         "create kubernetes:core/v1:ConfigMap settings-dev-45",
         "create kubernetes:core/v1:Secret settings-dev-45",
