@@ -18,9 +18,14 @@ export function surgePods(maxSurge: string, replicas: number): number {
 
 /**
  * How many former releases stand beside a new one. With blueGreen the one before the former is
- * removed as the last of all; a canary takes its pods away first.
+ * removed as the last of all; a canary takes its pods away first, but a release whose migration
+ * crosses a point of no return is none.
  */
-const BESIDE = { rolling: 0, blueGreen: 2, canary: 1 } as const;
+function formerBeside({ rollout, database }: Pick<Config, "rollout" | "database">): 0 | 1 | 2 {
+  if (rollout.strategy === "rolling") return 0;
+  const isCanary = rollout.strategy === "canary" && (database === undefined || database.follower);
+  return isCanary ? 1 : 2;
+}
 
 /**
  * The most that can run at once: every workload at its largest, its surge, one run of each CronJob
@@ -44,7 +49,7 @@ export function peakDemand(config: Config): Demand {
   for (const workload of Object.values(config.workloads)) {
     const replicas = workload.autoscale?.maxReplicas ?? workload.replicas ?? 1;
     const surge = workload.kind === "CronJob" ? 0 : surgePods(config.rollout.maxSurge, replicas);
-    const beside = standsBeside(config, workload) ? BESIDE[config.rollout.strategy] : 0;
+    const beside = standsBeside(config, workload) ? formerBeside(config) : 0;
     add(replicas * (1 + beside) + surge, workload.resources);
   }
   const { database } = config;
@@ -71,7 +76,7 @@ export function peakDemand(config: Config): Demand {
 /** A quota that is smaller than the rollout's peak stops it half-way; say so before it starts. */
 export function quotaProblems(where: string, config: Config): Problem[] {
   const beside = Object.values(config.workloads).some((one) => standsBeside(config, one))
-    ? `${BESIDE[config.rollout.strategy] === 1 ? "the former release" : "two former releases"} beside it, `
+    ? `${formerBeside(config) === 1 ? "the former release" : "two former releases"} beside it, `
     : "";
   return Object.entries(peakDemand(config)).flatMap(([key, amount]) => {
     const hard = config.quota[key];

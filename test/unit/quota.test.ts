@@ -40,6 +40,25 @@ describe("a rollout's peak", () => {
     assert.equal(pods(mergeTrees(plain, { workloads: { night } })), pods(plain) + 1);
   });
 
+  it("is three releases of a canary where a migration may leave it no steps", () => {
+    const { defaults, own } = committedConfig("prod");
+    const pods = (more: object) => {
+      const plain = mergeTrees(mergeTrees(defaults, own), { verification: { run: [] } });
+      const config = Config.parse(mergeTrees(plain, { rollout: { strategy: "canary" }, ...more }));
+      return peakDemand(config).pods;
+    };
+    const database = {
+      url: "databaseUrl",
+      client: "postgres:18",
+      version: "SELECT 1",
+      migration: {},
+      backup: { volume: { existing: "backups" } },
+    };
+    const alone = pods({});
+    assert.equal(pods({ database }), alone + 10 + 1, "and a step of the database's");
+    assert.equal(pods({ database: { ...database, follower: true } }), alone);
+  });
+
   for (const stack of STACKS) {
     it(`fits into the committed quota of ${stack}`, () => {
       const { defaults, own } = committedConfig(stack);
