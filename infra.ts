@@ -302,6 +302,7 @@ async function declareEnvironment(
         namespace,
         monitoring: config.monitoring,
         workloads: config.workloads,
+        rollout: config.rollout,
         labels,
       },
       placed,

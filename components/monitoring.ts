@@ -2,12 +2,14 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, WorkloadConfig } from "../config-schema";
-import { selectorLabels } from "./internal/labels";
+import { standsBeside } from "./internal/beside";
+import { COLOUR_OF, selectorLabels } from "./internal/labels";
 
 export interface MonitoringArgs {
   readonly namespace: string;
   readonly monitoring: Config["monitoring"];
   readonly workloads: Config["workloads"];
+  readonly rollout: Config["rollout"];
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -38,8 +40,14 @@ export class Monitoring extends pulumi.ComponentResource {
     super("baton:components:Monitoring", name, {}, opts);
     this.child = childOptions(this, opts);
     const { namespace, labels, workloads } = args;
-    for (const [workload, { metrics, port, selector }] of Object.entries(workloads)) {
+    for (const [workload, declared] of Object.entries(workloads)) {
+      const { metrics, port, selector } = declared;
       if (metrics === undefined || port === undefined) continue;
+      // Each release by its own Service; the one that callers use leads to some of the same pods.
+      const beside = standsBeside(args, declared);
+      const matchLabels = beside
+        ? { [COLOUR_OF]: workload }
+        : (selector ?? selectorLabels(workload));
       new k8s.apiextensions.CustomResource(
         `${name}-${workload}`,
         {
@@ -47,7 +55,9 @@ export class Monitoring extends pulumi.ComponentResource {
           kind: "ServiceMonitor",
           metadata: { namespace, name: workload, labels },
           spec: {
-            selector: { matchLabels: selector ?? selectorLabels(workload) },
+            selector: { matchLabels },
+            // Not the Service's name, which is another one for each release.
+            ...(beside ? { jobLabel: COLOUR_OF } : {}),
             endpoints: [
               {
                 path: metrics.path,

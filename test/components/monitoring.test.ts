@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { ProgramHarness } from "../support/program";
-import { release } from "../support/releases";
+import { ProdReleases, release, ROOM } from "../support/releases";
 
 describe("Monitoring", () => {
   let harness: ProgramHarness;
@@ -42,5 +42,25 @@ describe("Monitoring", () => {
   it("is rules too at level alerts", async () => {
     const { kinds } = await monitored({ level: "alerts", prometheusOperator: true });
     assert.deepEqual(kinds, ["ServiceMonitor", "PrometheusRule"]);
+  });
+
+  it("scrapes each pod of releases that stand side by side once", async () => {
+    const releases = new ProdReleases(harness, {
+      rollout: { strategy: "canary" },
+      monitoring: { level: "scrape", prometheusOperator: true },
+      workloads: { web: { selector: { app: "shop" } } },
+      quota: ROOM,
+    });
+    const { resources } = await releases.deployNext((await releases.deploy()).outputs);
+    const of = (type: string) => resources.filter((one) => one.type.endsWith(`:${type}`));
+    const [monitor] = of("ServiceMonitor");
+    const { selector } = monitor?.inputs["spec"] as {
+      selector: { matchLabels: Record<string, string> };
+    };
+    const selected = of("Service").filter(({ inputs }) => {
+      const { labels } = inputs["metadata"] as { labels: Record<string, string> };
+      return Object.entries(selector.matchLabels).every(([key, value]) => labels[key] === value);
+    });
+    assert.deepEqual(selected.map(({ name }) => name).sort(), ["web-stage-45", "web-stage-46"]);
   });
 });
