@@ -282,7 +282,6 @@ async function declareEnvironment(
       entrances: config.entrances,
       configSecrets: config.configSecrets,
       labels,
-      isWeighted: byCanary,
     };
     // Traffic waits for pods that can take it, and a failed rollout does not wait for traffic.
     return [

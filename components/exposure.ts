@@ -12,8 +12,6 @@ export interface ExposureArgs {
   readonly entrances: EntrancesConfig;
   readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
   readonly labels: Readonly<Record<string, string>>;
-  /** Whether the HTTPRoute's weights are changed while a release takes its traffic in steps. */
-  readonly isWeighted: boolean;
 }
 
 const SERVICE_PORT = 80;
@@ -127,11 +125,8 @@ export class Exposure extends pulumi.ComponentResource {
           namespace,
           name,
           labels,
-          annotations: {
-            ...exposure.annotations,
-            // A canary that was killed has left its weights there.
-            ...(args.isWeighted ? FORCED : {}),
-          },
+          // A canary has changed its weights, also where the strategy is another one now.
+          annotations: { ...exposure.annotations, ...FORCED },
         },
         spec: {
           parentRefs: [{ name: entrance.name, namespace: entrance.namespace }],
