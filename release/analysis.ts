@@ -21,7 +21,10 @@ export interface Criteria {
   readonly interval: number;
   /** What one sample looks back on. */
   readonly window: number;
-  /** A query has failed once it was beyond its limit in so many samples, one after another. */
+  /**
+   * A query has failed once it was beyond its limit in so many samples, one after another; those
+   * without an answer, or with too little traffic, say neither.
+   */
   readonly failuresInARow: number;
   /** The requests that a window must hold for its values to mean anything. */
   readonly minRequests: number;
@@ -55,7 +58,7 @@ export type Verdict =
   | { readonly kind: "passed"; readonly good: number }
   | { readonly kind: "failed"; readonly good: number; readonly reasons: readonly string[] };
 
-/** The longest time for which nothing need be known of a release, in seconds. */
+/** The longest time in which a release need not have been good, in seconds. */
 export const HELD_AT_MOST = 3600;
 /**
  * An answer is given when a state has lasted for so many windows: the first is not full when the
@@ -68,7 +71,11 @@ const LONGEST_GAP = 3;
 type State =
   | { readonly kind: "good" }
   | { readonly kind: "beyond"; readonly limits: readonly Limit[] }
-  | { readonly kind: "tooLittleTraffic" | "unavailable"; readonly reason: string };
+  | {
+      readonly kind: "blind";
+      readonly because: "whenTooLittleTraffic" | "whenUnavailable";
+      readonly reason: string;
+    };
 
 /**
  * Judges a release by what was measured of it, in the order of time. A sample without an answer, or
@@ -78,56 +85,71 @@ type State =
  */
 export function judge(criteria: Criteria, samples: readonly Sample[], already = 0): Verdict {
   const states = samples.map((sample) => stateOf(criteria, sample));
-  const good = already + goodTime(criteria, samples, states);
+  const gains = gainsOf(criteria, samples, states);
+  const good = gains.reduce((sum, gain) => sum + gain, already);
   const last = states.at(-1);
   const lastSample = samples.at(-1);
   if (last === undefined || lastSample === undefined) return { kind: "baking", good };
-  if (last.kind === "good") {
-    return { kind: good >= criteria.bake ? "passed" : "baking", good };
-  }
+  if (last.kind === "good" && good >= criteria.bake) return { kind: "passed", good };
+  const failed = (reasons: readonly string[]): Verdict => ({ kind: "failed", good, reasons });
+  const since = (first: number) => samples[first]?.at ?? lastSample.at;
+  const secondsSince = (first: number) => (lastSample.at - since(first)) / 1000;
+  const said: string[] = [];
   if (last.kind === "beyond") {
-    const reasons = last.limits.flatMap((limit) => {
-      const beyond = (state: State) => state.kind === "beyond" && state.limits.includes(limit);
-      const first = startOfRun(states, beyond);
-      if (samples.length - first < criteria.failuresInARow) return [];
-      return [beyondText(limit, lastSample, samples[first]?.at ?? lastSample.at)];
+    const answered = states.flatMap((state, index) =>
+      state.kind === "blind" ? [] : [{ state, index }],
+    );
+    const runs = last.limits.map((limit) => {
+      const run = startOfRun(
+        answered,
+        ({ state }) => state.kind === "beyond" && state.limits.includes(limit),
+      );
+      const text = beyondText(limit, lastSample, since(answered[run]?.index ?? 0));
+      return { text, length: answered.length - run };
     });
-    return reasons.length > 0 ? { kind: "failed", good, reasons } : { kind: "baking", good };
+    const enough = runs.filter(({ length }) => length >= criteria.failuresInARow);
+    if (enough.length > 0) return failed(enough.map(({ text }) => text));
+    said.push(...runs.map(({ text }) => text));
   }
-  const first = startOfRun(states, ({ kind }) => kind === last.kind);
-  const since = samples[first]?.at ?? lastSample.at;
-  const lasted = (lastSample.at - since) / 1000;
-  const reason = `${last.reason}, since ${timeOf(since)}`;
-  const answer =
-    last.kind === "unavailable" ? criteria.whenUnavailable : criteria.whenTooLittleTraffic;
-  const key = last.kind === "unavailable" ? "whenUnavailable" : "whenTooLittleTraffic";
-  if (answer === "goBack" && lasted >= WINDOWS_BEFORE_ANSWER * criteria.window) {
-    const text = `${reason}; baton:rollout.analysis.${key} is goBack`;
-    return { kind: "failed", good, reasons: [text] };
+  if (last.kind === "blind") {
+    const { because, reason } = last;
+    const alike = (state: State) => state.kind === "blind" && state.because === because;
+    said.push(`${reason}, since ${timeOf(since(startOfRun(states, alike)))}`);
+    // Also where one kind of not knowing follows another.
+    const isToGoBack = (state: State) =>
+      state.kind === "blind" && criteria[state.because] === "goBack";
+    const blindFor = secondsSince(startOfRun(states, isToGoBack));
+    if (isToGoBack(last) && blindFor >= WINDOWS_BEFORE_ANSWER * criteria.window) {
+      return failed([`${said.join()}; baton:rollout.analysis.${because} is goBack`]);
+    }
   }
-  // Also where one kind of not knowing follows another.
-  const blind = startOfRun(states, ({ kind }) => kind !== "good" && kind !== "beyond");
-  const blindFor = (lastSample.at - (samples[blind]?.at ?? lastSample.at)) / 1000;
-  if (blindFor >= HELD_AT_MOST) {
-    const text = `${reason}; nothing could be said for ${durationOf(blindFor)}, and nobody has decided`;
-    return { kind: "failed", good, reasons: [text] };
+  // Where it is good again, the next sample says whether that lasts.
+  const isGoodAgain = last.kind === "good" && states.at(-2)?.kind !== "good";
+  const stalledFor = secondsSince(startOfRun(gains, (gain) => gain === 0));
+  if (stalledFor >= HELD_AT_MOST && !isGoodAgain) {
+    const text = `it was good for no time in ${durationOf(stalledFor)}, and nobody has decided`;
+    return failed([...said, text]);
   }
-  return { kind: "held", good, reason };
+  return last.kind === "blind"
+    ? { kind: "held", good, reason: said.join() }
+    : { kind: "baking", good };
 }
 
 function stateOf({ minRequests, limits }: Criteria, sample: Sample): State {
-  if ("unavailable" in sample) return { kind: "unavailable", reason: sample.unavailable };
+  if ("unavailable" in sample) {
+    return { kind: "blind", because: "whenUnavailable", reason: sample.unavailable };
+  }
   const { requests = 0, values } = sample;
   if (requests < minRequests) {
     const reason = `too little traffic: ${format(requests)} requests in the last window; expected at least ${minRequests}`;
-    return { kind: "tooLittleTraffic", reason };
+    return { kind: "blind", because: "whenTooLittleTraffic", reason };
   }
   const beyond = limits.filter((limit) => isBeyond(limit, values[limit.name] ?? {}));
   if (beyond.length > 0) return { kind: "beyond", limits: beyond };
   const missing = limits.filter(({ name }) => values[name]?.value === undefined);
   if (missing.length > 0) {
     const names = missing.map(({ name }) => name).join(", ");
-    return { kind: "tooLittleTraffic", reason: `no value of ${names}` };
+    return { kind: "blind", because: "whenTooLittleTraffic", reason: `no value of ${names}` };
   }
   return { kind: "good" };
 }
@@ -161,29 +183,24 @@ function beyondText(limit: Limit, sample: Sample, since: number): string {
   return `${limit.name} is ${format(value)}${unit}; expected ${bound}${unit}${relative}; so since ${timeOf(since)}`;
 }
 
-/** The seconds between good samples that follow one another. */
-function goodTime(
+/** The seconds that each sample adds: those between good ones that follow one another. */
+function gainsOf(
   { interval }: Criteria,
   samples: readonly Sample[],
   states: readonly State[],
-): number {
-  return samples.reduce((sum, { at }, index) => {
+): number[] {
+  return samples.map(({ at }, index) => {
     const before = samples[index - 1];
-    if (before === undefined) return sum;
-    if (states[index]?.kind !== "good" || states[index - 1]?.kind !== "good") return sum;
+    if (before === undefined) return 0;
+    if (states[index]?.kind !== "good" || states[index - 1]?.kind !== "good") return 0;
     const seconds = (at - before.at) / 1000;
-    return seconds > LONGEST_GAP * interval ? sum : sum + Math.max(0, seconds);
-  }, 0);
+    return seconds > LONGEST_GAP * interval ? 0 : Math.max(0, seconds);
+  });
 }
 
-/** Where the states that end the list and are all like this begin. */
-function startOfRun(states: readonly State[], like: (state: State) => boolean): number {
-  let first = states.length;
-  for (const state of [...states].reverse()) {
-    if (!like(state)) break;
-    first -= 1;
-  }
-  return first;
+/** Where those that end the list and are all like this begin. */
+function startOfRun<T>(list: readonly T[], like: (one: T) => boolean): number {
+  return list.findLastIndex((one) => !like(one)) + 1;
 }
 
 /** Three digits are as exact as a sample is. */

@@ -137,7 +137,38 @@ describe("the analysis of a release", () => {
     assert.equal(judge(CRITERIA, mixed.slice(0, count).map(sample)).kind, "held");
     const verdict = judge(CRITERIA, mixed.map(sample));
     assert.equal(verdict.kind, "failed");
-    assert.match(verdict.reasons[0] ?? "", /nothing could be said for 60 min/);
+    assert.match(verdict.reasons.join(), /it was good for no time in 60 min/);
+  });
+
+  it("counts bad samples as in a row where those between them say nothing", () => {
+    for (const between of ["thin", "empty", "away"] as const) {
+      const given: Criteria = { ...CRITERIA, whenUnavailable: "goBack" };
+      assert.deepEqual(judge(given, series("good", "bad", between, "bad")), {
+        kind: "failed",
+        good: 0,
+        reasons: ["error-rate is 12.3 %; expected at most 1 %; so since 2026-11-20T12:00:10Z"],
+      });
+      assert.equal(judge(given, series("bad", between, "good", "bad")).kind, "baking");
+    }
+  });
+
+  it("gives up as configured where one kind of not knowing follows another", () => {
+    const mixed = series("away", "thin", "away", "thin", "away", "thin", "away");
+    const goBack = { whenUnavailable: "goBack", whenTooLittleTraffic: "goBack" } as const;
+    assert.equal(judge({ ...CRITERIA, ...goBack }, mixed).kind, "failed");
+    assert.equal(judge({ ...CRITERIA, whenUnavailable: "goBack" }, mixed).kind, "held");
+  });
+
+  it("waits no longer than an hour for one that is now good, now not", () => {
+    for (const other of ["bad", "thin", "away"] as const) {
+      const kinds = Array.from({ length: HELD_AT_MOST / 10 + 2 }, (_, index): Kind => {
+        return index % 2 === 0 ? "good" : other;
+      });
+      assert.notEqual(judge(CRITERIA, kinds.slice(0, -1).map(sample)).kind, "failed");
+      const verdict = judge(CRITERIA, kinds.map(sample));
+      assert.equal(verdict.kind, "failed");
+      assert.match(verdict.reasons.join(), /it was good for no time in 60 min/);
+    }
   });
 
   it("counts no time in which nobody looked", () => {
@@ -175,6 +206,28 @@ describe("the analysis of a release", () => {
         fc.property(criteria, fc.array(kind, { maxLength: 40 }), kind, (given, kinds, last) => {
           if (last === "good") return;
           assert.notEqual(judge(given, [...kinds, last].map(sample)).kind, "passed");
+        }),
+      );
+    });
+
+    it("comes to an end, whatever follows for ever", () => {
+      const seconds = 600;
+      // Within each hour it is good for a while, or it is over.
+      const gains = Math.ceil(120 / seconds) + 1;
+      const most = gains * (HELD_AT_MOST / seconds + 3);
+      const forever = fc.array(kind, { minLength: 1, maxLength: 2 * most });
+      fc.assert(
+        fc.property(criteria, forever, (given, kinds) => {
+          const samples = Array.from({ length: most }, (_, index) => ({
+            ...sample(kinds[index % kinds.length] ?? "good", index),
+            at: START + index * seconds * 1000,
+          }));
+          const ended = samples.some((_, index) => {
+            const some = samples.slice(0, index + 1);
+            const { kind: is } = judge({ ...given, interval: seconds }, some);
+            return is === "passed" || is === "failed";
+          });
+          assert.ok(ended);
         }),
       );
     });
