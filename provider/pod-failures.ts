@@ -1,4 +1,9 @@
-import type { V1ContainerStatus, V1Deployment, V1Pod } from "@kubernetes/client-node";
+import type {
+  V1ContainerStateTerminated,
+  V1ContainerStatus,
+  V1Deployment,
+  V1Pod,
+} from "@kubernetes/client-node";
 
 /** How much of a log an error shows, in characters. */
 const LOG_TAIL = 1_000;
@@ -21,6 +26,32 @@ export function explainPods(pods: readonly V1Pod[], deployment?: V1Deployment): 
   return lines;
 }
 
+/**
+ * Names those of these containers that ended without an error, which `explainPods` does not call a
+ * failure: one that is to serve must not end at all.
+ */
+export function explainEnds(
+  pods: readonly V1Pod[],
+  ended: ReadonlySet<V1ContainerStatus>,
+): string[] {
+  return pods.flatMap(({ metadata, status }) =>
+    (status?.containerStatuses ?? []).flatMap((container) => {
+      const { name, state, restartCount } = container;
+      const { exitCode } = endOf(container) ?? {};
+      if (!ended.has(container) || (exitCode ?? 0) !== 0) return [];
+      const count = state?.running === undefined ? restartCount + 1 : restartCount;
+      const times = count === 1 ? "once" : `${count} times`;
+      const how = exitCode === undefined ? "" : ` (exit code ${exitCode})`;
+      return [`container ${name} of pod ${metadata?.name ?? ""} has ended ${times}${how}`];
+    }),
+  );
+}
+
+/** How a container has ended last. */
+function endOf({ state, lastState }: V1ContainerStatus): V1ContainerStateTerminated | undefined {
+  return state?.terminated ?? lastState?.terminated;
+}
+
 function explainPod({ status }: V1Pod): string[] {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
   if (scheduled?.status === "False") return [`cannot be scheduled: ${scheduled.message ?? ""}`];
@@ -39,12 +70,12 @@ const SELF_EXPLAINING =
   /^(ErrImagePull|ImagePullBackOff|InvalidImageName|CreateContainer.*Error|RunContainerError)$/;
 
 function explainContainer(kind: string, container: V1ContainerStatus): string[] {
-  const { name, state, lastState, restartCount } = container;
+  const { name, state, restartCount } = container;
   const what = `${kind} ${name}`;
   if (SELF_EXPLAINING.test(state?.waiting?.reason ?? "")) {
     return [`${what}: ${state?.waiting?.reason}: ${state?.waiting?.message ?? ""}`];
   }
-  const ended = state?.terminated ?? lastState?.terminated;
+  const ended = endOf(container);
   if (ended !== undefined && ended.exitCode !== 0) {
     const times = restartCount > 0 ? ` ${restartCount + 1} times` : "";
     const reason =

@@ -1,4 +1,10 @@
-import { AppsV1Api, type KubeConfig, type V1Deployment, type V1Pod } from "@kubernetes/client-node";
+import {
+  AppsV1Api,
+  type KubeConfig,
+  type V1ContainerStatus,
+  type V1Deployment,
+  type V1Pod,
+} from "@kubernetes/client-node";
 import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 import { durationOf, judge, type Sample } from "../release/analysis";
@@ -12,7 +18,7 @@ import {
   rolloutStatus,
 } from "./cluster";
 import type { Measurement } from "./measurement";
-import { explainPods } from "./pod-failures";
+import { explainEnds, explainPods } from "./pod-failures";
 import { progressOf, writeProgress, type Progress } from "./progress";
 
 /** How a bake is watched, told of and stopped. */
@@ -222,9 +228,12 @@ export class Watch {
     const pods = await Promise.all(
       deployments.map((deployment) => podsOf(this.watched.kubeconfig, deployment)),
     );
-    const ended = deployments.flatMap((deployment, index) =>
-      this.hasRestarted(pods[index] ?? []) ? explainPods(pods[index] ?? [], deployment) : [],
-    );
+    const ended = deployments.flatMap((deployment, index) => {
+      const own = pods[index] ?? [];
+      const restarted = this.restarted(own);
+      if (restarted.size === 0) return [];
+      return [...explainPods(own, deployment), ...explainEnds(own, restarted)];
+    });
     if (ended.length > 0) throw await this.failed(first, stretch, ended);
     const late = deployments.filter((deployment) => rolloutStatus(deployment) !== "complete");
     this.incompleteSince = late.length === 0 ? undefined : (this.incompleteSince ?? Date.now());
@@ -247,15 +256,16 @@ export class Watch {
     return Promise.all(names.map((name) => apps.readNamespacedDeployment({ namespace, name })));
   }
 
-  /** Whether a container has ended since it was first seen. */
-  private hasRestarted(pods: readonly V1Pod[]): boolean {
-    let restarted = false;
+  /** The containers that have ended since they were first seen. */
+  private restarted(pods: readonly V1Pod[]): Set<V1ContainerStatus> {
+    const restarted = new Set<V1ContainerStatus>();
     for (const { metadata, status } of pods) {
-      for (const { name, restartCount } of status?.containerStatuses ?? []) {
+      for (const container of status?.containerStatuses ?? []) {
+        const { name, restartCount } = container;
         const key = `${metadata?.uid ?? ""}/${name}`;
         const before = this.restarts.get(key) ?? (this.wasMeasured ? 0 : restartCount);
         this.restarts.set(key, before);
-        if (restartCount > before) restarted = true;
+        if (restartCount > before) restarted.add(container);
       }
     }
     return restarted;

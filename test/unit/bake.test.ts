@@ -152,6 +152,24 @@ describe("a bake", () => {
     assert.match(told[0] ?? "", /judged by the pods alone, as no Prometheus is configured/);
   });
 
+  it("fails when a container ends without an error, which is no way to serve either", async () => {
+    const bake = failure(start({ seconds: 10 }));
+    await until(() => annotations()[BAKE]?.includes('"good":') === true);
+    await setTimeout(1500);
+    const lastState = { terminated: { exitCode: 0, reason: "Completed" } };
+    const state = { running: {} };
+    cluster.patch(`${PODS}/web-b-5f-x`, {
+      status: {
+        containerStatuses: [{ name: "web", restartCount: 2, ready: true, state, lastState }],
+      },
+    });
+    assert.match(
+      await bake,
+      /\n {2}container web of pod web-b-5f-x has ended 2 times \(exit code 0\)\n/,
+    );
+    assert.deepEqual(selector(), selects("web-a"));
+  });
+
   it("fails when it is aborted, also before anybody listens", async () => {
     const stop = new AbortController();
     const first = failure(start({ seconds: 600 }, stop.signal));

@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import type { V1ContainerStatus, V1Pod } from "@kubernetes/client-node";
-import { explainPods } from "../../provider/pod-failures";
+import { explainEnds, explainPods } from "../../provider/pod-failures";
 import { rolloutStatus } from "../../provider/cluster";
 
 function container(status: Partial<V1ContainerStatus>): V1ContainerStatus {
@@ -79,6 +79,33 @@ describe("why pods are not ready", () => {
 
   it("is nothing where all is well", () => {
     assert.deepEqual(explainPods([pod(container({ ready: true, state: { running: {} } }))]), []);
+  });
+});
+
+describe("the ends of containers that are to serve", () => {
+  const ends = (status: Partial<V1ContainerStatus>) => {
+    const one = container(status);
+    const { status: at = {} } = pod(one);
+    return explainEnds([{ metadata: { name: "web-1" }, status: at }], new Set([one]));
+  };
+  const running = { running: {} };
+
+  it("are told where there was no error, also where it is not known how they were", () => {
+    const lastState = { terminated: { exitCode: 0 } };
+    const text = "container web of pod web-1 has ended";
+    assert.deepEqual(ends({ state: running, lastState, restartCount: 1 }), [
+      `${text} once (exit code 0)`,
+    ]);
+    const state = { waiting: { reason: "CrashLoopBackOff" } };
+    assert.deepEqual(ends({ state, lastState, restartCount: 1 }), [
+      `${text} 2 times (exit code 0)`,
+    ]);
+    assert.deepEqual(ends({ state: running, restartCount: 1 }), [`${text} once`]);
+  });
+
+  it("are left to what is said of failures where there was one", () => {
+    const lastState = { terminated: { exitCode: 1 } };
+    assert.deepEqual(ends({ state: running, lastState, restartCount: 1 }), []);
   });
 });
 
