@@ -59,8 +59,8 @@ export async function create(inputs: RolloutInputs, run: Pick<Run, "signal">): P
   if (template === undefined) return untilComplete(inputs, run);
   const undo = new Undo(kubeconfigOf(context), namespace, deployment);
   try {
-    await undo.begin({ spec, template, irreversible });
-    const id = await untilComplete(inputs, run);
+    const formerAbort = await undo.begin({ spec, template, irreversible });
+    const id = await untilComplete(inputs, run, formerAbort);
     await undo.complete();
     return id;
   } catch (error) {
@@ -71,6 +71,8 @@ export async function create(inputs: RolloutInputs, run: Pick<Run, "signal">): P
 async function untilComplete(
   inputs: RolloutInputs,
   { signal }: Pick<Run, "signal">,
+  /** An abort of a former rollout stays there. */
+  formerAbort?: string,
 ): Promise<string> {
   const { context, namespace, deployment, template, spec, irreversible } = inputs;
   const kubeconfig = kubeconfigOf(context);
@@ -82,14 +84,13 @@ async function untilComplete(
       (await new Undo(kubeconfig, namespace, deployment).state(spec)).isDeclared;
     const names = isOwn ? namesOf(inputs.inPlace) : [];
     const said = await undoAll(kubeconfig, namespace, names, irreversible);
+    for (const name of names) await new Undo(kubeconfig, namespace, name).end();
     const [head = "", ...rest] = [...reasons, ...said];
     const text = [head, ...rest.map((line) => `  ${line}`)].join("\n");
     return new ResourceFailed(`${namespace}/${deployment}`, [text]);
   };
   let lastAnswer = Date.now();
   let progress = { pods: "", at: Date.now() };
-  // An abort of a former rollout stays there.
-  let formerAbort: string | undefined;
   for (;;) {
     try {
       const current = await apps.readNamespacedDeployment({ namespace, name: deployment });

@@ -10,7 +10,15 @@ import { setTimeout } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isTree, type Tree } from "../release/merge";
-import { answerOf, MERGE, PATIENCE, patiently, ResourceFailed, rolloutStatus } from "./cluster";
+import {
+  ABORT,
+  answerOf,
+  MERGE,
+  PATIENCE,
+  patiently,
+  ResourceFailed,
+  rolloutStatus,
+} from "./cluster";
 import { BAKE } from "./progress";
 
 /** An annotation of a Deployment whose releases take each other's place: what became of them. */
@@ -20,6 +28,8 @@ const Known = z.object({
   /** The Deployment and its pods as they were declared last; see `RolloutInputs`. */
   spec: z.string().optional(),
   template: z.string().optional(),
+  /** From when its rollout begins until it has ended: the abort that was there before. */
+  abort: z.string().optional(),
   /** The ReplicaSet of the release that has passed here last. */
   verified: z.string().optional(),
   /** Why that one must not run again by itself. */
@@ -72,15 +82,20 @@ export class Undo {
   /**
    * A release is declared, and runs from here on: one that had made way comes back, and who still
    * watches another one hears that it is over.
+   * @returns the abort that was there when its rollout began; another one is for whoever carries it on.
    */
-  async begin(declared: Declared): Promise<void> {
-    const { undone, template } = knownOf(await this.read());
+  async begin(declared: Declared): Promise<string> {
+    const deployment = await this.read();
+    const { spec, undone, template, abort: before } = knownOf(deployment);
+    const present = deployment.metadata?.annotations?.[ABORT] ?? "";
+    const abort = spec === declared.spec ? (before ?? present) : present;
     // With another template, Pulumi has changed the Deployment since.
     const isAgain = undone !== undefined && template === declared.template;
     if (isAgain) await this.run(undone);
     const kept = isAgain ? undone : undefined;
     const others = template === declared.template ? {} : { [BAKE]: null };
-    await this.write(({ verified }) => ({ ...declared, verified, undone: kept }), others);
+    await this.write(({ verified }) => ({ ...declared, abort, verified, undone: kept }), others);
+    return abort;
   }
 
   /**
@@ -89,9 +104,16 @@ export class Undo {
    */
   async complete(): Promise<void> {
     const { undone } = knownOf(await this.read());
-    if (undone === undefined) return;
-    if ((await this.present()) !== undone) throw this.failed("it has made way with others");
-    await this.write((known) => ({ ...known, undone: undefined }));
+    if (undone !== undefined && (await this.present()) !== undone) {
+      await this.end();
+      throw this.failed("it has made way with others");
+    }
+    await this.write((known) => ({ ...known, abort: undefined, undone: undefined }));
+  }
+
+  /** The rollout has failed: whoever tries it again heeds no abort that is there already. */
+  async end(): Promise<void> {
+    await this.write((known) => ({ ...known, abort: undefined }));
   }
 
   /**

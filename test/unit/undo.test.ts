@@ -126,9 +126,10 @@ describe("a release that fails in place of the one before", () => {
     await declare(image);
     return bake(inputs({ spec: image }), run());
   };
-  const imageNow = () =>
-    (cluster.get(WEB)?.["spec"] as { template: ReturnType<typeof podsOf> }).template.spec
+  const imageOf = (deployment: object | undefined) =>
+    (deployment as { spec: { template: ReturnType<typeof podsOf> } }).spec.template.spec
       .containers[0]?.image;
+  const imageNow = () => imageOf(cluster.get(WEB));
   const known = () =>
     JSON.parse(
       (cluster.get(WEB)?.metadata["annotations"] as Record<string, string>)[ROLLOUT] ?? "{}",
@@ -226,26 +227,60 @@ describe("a release that fails in place of the one before", () => {
     assert.equal(known()["verified"], "web-a", "it has not passed yet");
   });
 
-  it("makes way when its rollout is aborted", async () => {
-    cluster.patch(WEB, { spec: { template: podsOf("b") } });
+  /** Declares one whose pods take their time. @returns what gives it time no more. */
+  const declareSlowly = (image: string) => {
+    cluster.patch(WEB, { spec: { template: podsOf(image) } });
     const waiting = cluster.controller;
-    // Its pods take their time.
     cluster.controller = (path, object) => {
       const made = waiting(path, object);
-      if (path !== WEB || imageNow() !== "b") return made;
+      if (path !== WEB || imageOf(object) !== image) return made;
       return { ...made, status: { ...(made["status"] as object), availableReplicas: 1 } };
     };
     cluster.patch(WEB, {});
+    return () => void (cluster.controller = waiting);
+  };
+  const putAbort = () => {
+    const by = abortOf(new Date(), "bob@example.com", "not today");
+    cluster.patch(WEB, { metadata: { annotations: { [ABORT]: by } } });
+  };
+  const ABORTED = /aborted by bob@example\.com: not today\n {2}web runs the former/;
+
+  it("makes way when its rollout is aborted", async () => {
+    declareSlowly("b");
     const pending = failure(rollOut("b"));
     await setTimeout(1000);
-    cluster.controller = waiting;
-    const by = abortOf(new Date(), "bob@example.com", "not today");
-    cluster.patch(WEB, {
-      metadata: { annotations: { [ABORT]: by } },
-      status: { availableReplicas: 1 },
-    });
-    assert.match(await pending, /aborted by bob@example\.com: not today\n {2}web runs the former/);
+    putAbort();
+    assert.match(await pending, ABORTED);
     assert.equal(imageNow(), "a");
+  });
+
+  it("hears of an abort from when nobody carried its rollout on, and only once", async () => {
+    const getsTime = declareSlowly("b");
+    const stop = new AbortController();
+    const killed = failure(rollout(rolledOut("b"), stop));
+    await setTimeout(1000);
+    stop.abort();
+    assert.match(await killed, /was stopped/);
+    putAbort();
+    getsTime();
+    assert.match(await failure(rollOut("b")), ABORTED);
+    assert.equal(imageNow(), "a");
+    // Whoever deploys it now knows of the abort.
+    await rollOut("b");
+    assert.equal(imageNow(), "b");
+  });
+
+  it("heeds no abort of another one, nor of its own bake", async () => {
+    declareSlowly("b")();
+    putAbort();
+    await declare("c");
+    const pending = failure(bake(inputs({ spec: "c", seconds: 600 }), run()));
+    while (runningBake(cluster.get(WEB) as object) === undefined) await setTimeout(20);
+    putAbort();
+    assert.match(await pending, /aborted by bob@example\.com/);
+    assert.equal(imageNow(), "a");
+    await rollOut("c");
+    assert.equal(imageNow(), "c");
   });
 
   it("stays where the former one must not run again, and says why", async () => {
