@@ -18,19 +18,27 @@ export async function abort(
   checkName(environment);
   const cluster = clusterOf(environment, await context.project.config(environment));
   const who = await context.ledger.person();
-  const { stopped, said } = await context.showProgress(`${environment}: abort`, async () => {
-    let begun: ReadonlyMap<string, string> | undefined;
-    const said: string[] = [];
-    for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-      const { stopped: found, said: more } = await cluster.abort(who, reason, begun);
-      said.push(...more);
-      // Whoever waits for a rollout may have come a moment later: it is told until it has heard.
-      if (begun !== undefined && found.size === 0) break;
-      if (found.size > 0) begun ??= found;
-      await setTimeout(1000);
-    }
-    return { stopped: [...(begun?.keys() ?? [])], said };
-  });
+  const { begun, left, unheard, said } = await context.showProgress(
+    `${environment}: abort`,
+    async () => {
+      let begun: ReadonlyMap<string, string> | undefined;
+      let left: string[] = [];
+      let unheard: readonly string[] = [];
+      const said: string[] = [];
+      for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+        const { stopped: found, ...more } = await cluster.abort(who, reason, begun);
+        said.push(...more.said);
+        left = begun === undefined ? [] : [...found.keys()];
+        unheard = more.unheard;
+        // Whoever waits for a rollout may have come a moment later: it is told until it has heard.
+        if (begun !== undefined && found.size === 0) break;
+        if (found.size > 0) begun ??= found;
+        await setTimeout(1000);
+      }
+      return { begun, left, unheard, said };
+    },
+  );
+  const stopped = [...(begun?.keys() ?? [])];
   if (stopped.length === 0) {
     throw new Refusal({
       where: environment,
@@ -41,6 +49,16 @@ export async function abort(
     });
   }
   for (const line of said) context.print(`${environment}: ${line}.`);
-  context.print(`${environment}: ${stopped.join(" and ")} stopped; whoever deploys goes back now.`);
+  const over = stopped.filter((what) => !left.includes(what));
+  if (over.length > 0) {
+    context.print(`${environment}: ${over.join(" and ")} stopped; whoever deploys goes back now.`);
+  }
+  // Whoever hears of an abort may also leave the pods as they are.
+  for (const what of left) {
+    const text = unheard.includes(what)
+      ? "nobody deploys now. Whoever carries it on will hear"
+      : "whoever deploys goes back now";
+    context.print(`${environment}: ${what} is marked; ${text}.`);
+  }
   return { outcome: "done", environment, stopped, reason };
 }

@@ -13,7 +13,7 @@ import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
 import { ABORT, abortOf, absent, isAbsent, kubeconfigOf, rolloutStatus } from "../provider/cluster";
 import { runningBake } from "../provider/progress";
-import { Undo } from "../provider/undo";
+import { isRolledOut, isUndone, Undo } from "../provider/undo";
 import { isTree, type Tree } from "../release/merge";
 
 /** What an environment consists of, of those kinds that a release makes. */
@@ -58,13 +58,14 @@ export class Cluster {
   /**
    * Makes what is being rolled out or verified fail now.
    * @param begun what an earlier try has stopped; nothing else is stopped then, as it is the way back
-   * @returns what was stopped, and which pods it is about; and what else was done, for people.
+   * @returns what was stopped, and which pods it is about; what of it nobody has heard of so far, where
+   * that can be seen; and what else was done, for people.
    */
   async abort(
     who: string,
     reason: string,
     begun?: ReadonlyMap<string, string>,
-  ): Promise<{ stopped: Map<string, string>; said: string[] }> {
+  ): Promise<{ stopped: Map<string, string>; unheard: string[]; said: string[] }> {
     const labelSelector = this.selector();
     const { namespace } = this;
     const { items: deployments } = await this.ask(() =>
@@ -76,10 +77,13 @@ export class Cluster {
       this.kubeconfig.makeApiClient(BatchV1Api).listNamespacedJob({ namespace, labelSelector }),
     );
     const stopped = new Map<string, string>();
+    const unheard: string[] = [];
     for (const deployment of deployments) {
       const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
       const bake = runningBake(deployment);
-      const progressing = rolloutStatus(deployment) === "progressing";
+      // Its pods may all be there, and nobody has seen it.
+      const isAwaited = isRolledOut(deployment);
+      const progressing = isAwaited || rolloutStatus(deployment) === "progressing";
       if (bake === undefined && !progressing) continue;
       const what = bake === undefined ? `the rollout of ${name}` : `the bake of ${name}`;
       const pods = bake ?? JSON.stringify(deployment.spec?.template);
@@ -90,9 +94,10 @@ export class Cluster {
         metadata: { annotations, resourceVersion },
       });
       stopped.set(what, pods);
+      if (isAwaited || (bake !== undefined && !isUndone(deployment))) unheard.push(what);
     }
     const said: string[] = [];
-    if (begun !== undefined) return { stopped, said };
+    if (begun !== undefined) return { stopped, unheard, said };
     const running = jobs.filter((job) => endOf(job) === undefined);
     for (const { metadata } of running) {
       // Its deadline is over: the Job fails, and whoever waits for it hears so.
@@ -106,7 +111,7 @@ export class Cluster {
       const undo = new Undo(this.kubeconfig, namespace, metadata?.name ?? "");
       said.push(...(await undo.undo()).said);
     }
-    return { stopped, said };
+    return { stopped, unheard, said };
   }
 
   /**

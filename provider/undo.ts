@@ -265,6 +265,16 @@ export function namesOf(list = ""): string[] {
   return list.split(",").filter((name) => name !== "");
 }
 
+/** Whether a rollout has begun that neither has ended nor has heard of an abort. */
+export function isRolledOut(deployment: V1Deployment): boolean {
+  return knownOf(deployment).abort !== undefined;
+}
+
+/** Whether it makes way, or has. */
+export function isUndone(deployment: V1Deployment): boolean {
+  return knownOf(deployment).undone !== undefined;
+}
+
 function knownOf({ metadata }: V1Deployment): Known {
   try {
     return Known.parse(JSON.parse(metadata?.annotations?.[ROLLOUT] ?? "{}"));

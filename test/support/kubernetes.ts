@@ -106,7 +106,7 @@ export class KubernetesServer {
     if (
       method === "GET" &&
       object === undefined &&
-      /\/(pods|replicasets|deployments)$/.test(path)
+      /\/(pods|replicasets|deployments|jobs)$/.test(path)
     ) {
       const items = [...this.objects]
         .filter(([key]) => key.startsWith(`${path}/`))
