@@ -125,6 +125,12 @@ async function declareEnvironment(
   databasePlan: DatabasePlan | undefined,
   last: LastOutputs,
 ): Promise<Outputs> {
+  // Before anything is declared: from then on the engine writes the file that this reads.
+  const beside = Object.values(config.workloads).some((one) => standsBeside(config, one));
+  const { kept, served } =
+    beside && release !== undefined
+      ? await formerColours(last, release.imageTag)
+      : { kept: undefined, served: false };
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;
@@ -178,10 +184,6 @@ async function declareEnvironment(
     ...promoted,
     dependsOn: [place, ...(database === undefined ? [] : [database])],
   };
-  const beside = Object.values(config.workloads).some((one) => standsBeside(config, one));
-  const { kept, served } = beside
-    ? await formerColours(last, release.imageTag)
-    : { kept: undefined, served: false };
   if (kept !== undefined && kept.settings.imageTag !== release.imageTag) {
     settings.keep(kept.settings);
   }
