@@ -161,7 +161,7 @@ describe("a release in use (long)", () => {
 
     it("is switched to, and the former one stays, with nothing left to do", async () => {
       second = await fresh();
-      await scene.deploy(DEV, second);
+      await underTraffic(() => scene.deploy(DEV, second));
       assert.equal(await live(), `web-${second}`);
       assert.deepEqual(await deployments(), [`web-${first}`, `web-${second}`]);
       const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
