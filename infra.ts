@@ -226,10 +226,9 @@ async function declareEnvironment(
     const objectName = workload.name ?? name;
     const former = kept?.workloads[name];
     if (former !== undefined) {
-      const { context } = config.cluster;
-      const args = { record: former, context, namespace };
+      const kept = { record: former, context: args.context, namespace };
       // It serves until the switch: whatever fails before leaves its autoscaler, too.
-      keptColours.push(new KeptColour(former.objectName, args, rollsOut));
+      keptColours.push(new KeptColour(former.objectName, kept, rollsOut));
     }
     const begins = inSteps && former !== undefined;
     const serving = former?.objectName ?? (served ? objectName : undefined);

@@ -1,20 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
+import type { CanaryArgs } from "./canary";
 
-export interface UnsharedArgs {
-  /** The kubeconfig's context; its current one unless given. */
-  readonly context: string | undefined;
-  readonly namespace: string;
-  /** The release's Deployments, separated by commas. */
-  readonly deployments: string;
-  /** What tells the release's own canary from others; as the canary has it. */
-  readonly spec: pulumi.Input<string>;
-  readonly steps: string;
-  readonly analysis: string;
-  /** The Services that two releases may share, as JSON. */
-  readonly traffic: string;
-  /** The Lease that whoever drives a canary must hold. */
-  readonly lease: string;
-}
+/** As the release's own canary has them, which is told from others by them. */
+export type UnsharedArgs = Omit<CanaryArgs, "inPlace">;
 
 /**
  * That nobody has a share of the former release's traffic, unless by the release's own canary: a

@@ -11,7 +11,7 @@ import { EarnedTag } from "./earned-tag";
 import { contentHash } from "./internal/hash";
 import { VERIFICATION } from "./internal/labels";
 import { JOB_USER, suitePod } from "./internal/pod";
-import { Unshared } from "./unshared";
+import { Unshared, type UnsharedArgs } from "./unshared";
 
 export interface VerificationArgs {
   readonly namespace: string;
@@ -186,19 +186,13 @@ export class Verification extends pulumi.ComponentResource {
 
   /** Gives the release its traffic step by step, after the suites. */
   canary({ deployments, steps, analysis, switches, inPlace, after }: InSteps): void {
-    const { namespace, context } = this.args;
+    const { namespace, context, deployed } = this.args;
+    const shares = { namespace, context, deployed, deployments, steps, analysis, switches };
     const gate = new Canary(
       `${this.name}-canary`,
       {
-        context,
-        namespace,
-        deployments: deployments.join(","),
-        spec: this.verifies,
-        steps: JSON.stringify(steps),
-        analysis: asText(analysis),
-        traffic: JSON.stringify(switches),
+        ...canaryArgs(shares),
         ...(inPlace.length === 0 ? {} : { inPlace: inPlace.join(",") }),
-        lease: LEASE,
       },
       { ...this.child, dependsOn: [...this.last, ...after] },
     );
@@ -272,21 +266,22 @@ export function unshare(
   shares: Shares,
   opts: pulumi.CustomResourceOptions,
 ): Unshared {
+  return new Unshared(name, canaryArgs(shares), opts);
+}
+
+/** What tells one canary from another. */
+function canaryArgs(shares: Shares): UnsharedArgs {
   const { namespace, context, deployed, deployments, steps, analysis, switches } = shares;
-  return new Unshared(
-    name,
-    {
-      context,
-      namespace,
-      deployments: deployments.join(","),
-      spec: contentHash(deployed),
-      steps: JSON.stringify(steps),
-      analysis: asText(analysis),
-      traffic: JSON.stringify(switches),
-      lease: LEASE,
-    },
-    opts,
-  );
+  return {
+    context,
+    namespace,
+    deployments: deployments.join(","),
+    spec: contentHash(deployed),
+    steps: JSON.stringify(steps),
+    analysis: asText(analysis),
+    traffic: JSON.stringify(switches),
+    lease: LEASE,
+  };
 }
 
 /** Plain text, as are all inputs of the provider. */

@@ -23,10 +23,8 @@ export function read(inputs: AutoscaledInputs): Promise<AutoscaledInputs> {
  * The autoscaler is gone: the Deployment has as many pods as it declares, where it does.
  * @throws Error when the cluster cannot be asked, or the pods do not come up.
  */
-export async function remove(
-  { context, namespace, deployment }: AutoscaledInputs,
-  run: Pick<Run, "signal">,
-): Promise<void> {
+export async function remove(inputs: AutoscaledInputs, run: Pick<Run, "signal">): Promise<void> {
+  const { context, namespace, deployment } = inputs;
   const apps = kubeconfigOf(context).makeApiClient(AppsV1Api);
   const read = () => apps.readNamespacedDeployment({ namespace, name: deployment }).catch(absent);
   const current = await patiently(read).catch((error: unknown) => {
@@ -34,6 +32,5 @@ export async function remove(
   });
   const declared = current?.metadata?.annotations?.[REPLICAS];
   if (declared === undefined) return;
-  const where = context === undefined ? {} : { context };
-  await scale({ ...where, namespace, deployment, spec: "" }, Number(declared), run);
+  await scale({ ...inputs, spec: "" }, Number(declared), run);
 }

@@ -111,10 +111,7 @@ class Canary {
     const { watch } = this;
     try {
       if (await this.isOver()) return await this.settle();
-      const wait = (holder: string) => {
-        this.run.tell(`waiting for another run, ${holder}, to end or to give no sign of life`);
-      };
-      const isGivenUp = await this.lease.acquire(this.run.signal, wait);
+      const isGivenUp = await this.lease.acquire(this.run);
       try {
         if (await this.isOver()) return await this.settle();
         if (isGivenUp && !(await this.isUnderWay())) {

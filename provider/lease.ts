@@ -9,6 +9,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { setTimeout } from "node:timers/promises";
 import { absent, MERGE, patiently, ResourceFailed } from "./cluster";
+import type { Run } from "./watch";
 
 /** After so many seconds without a sign of life from this run, another one may take it. */
 const DURATION_SECONDS = 15;
@@ -33,17 +34,18 @@ export class Lease {
 
   /**
    * Waits until nobody else holds it.
-   * @param waiting called once with the holder there is
    * @returns whether another one has held it meanwhile and given it up; false where it has died.
    */
-  async acquire(signal: AbortSignal, waiting: (holder: string) => void): Promise<boolean> {
+  async acquire({ signal, tell }: Run): Promise<boolean> {
     let seen: { readonly version: string | undefined; readonly at: number } | undefined;
     for (;;) {
       const lease = await patiently(() => this.read());
       const { holderIdentity: holder = "", leaseDurationSeconds: lasts = DURATION_SECONDS } =
         lease?.spec ?? {};
       const version = lease?.metadata?.resourceVersion;
-      if (holder !== "" && seen === undefined) waiting(holder);
+      if (holder !== "" && seen === undefined) {
+        tell(`waiting for another run, ${holder}, to end or to give no sign of life`);
+      }
       if (holder !== "" && seen?.version !== version) seen = { version, at: Date.now() };
       const expired = seen !== undefined && Date.now() - seen.at >= lasts * 1000;
       if (holder === "" || expired) {

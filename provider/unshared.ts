@@ -19,9 +19,7 @@ export async function create(inputs: UnsharedInputs, run: Run): Promise<string> 
   const traffic = new Traffic(kubeconfig, namespace, () => lease.keep(id));
   try {
     if ((await patiently(() => othersShare(inputs))).length === 0) return id;
-    await lease.acquire(run.signal, (holder) => {
-      run.tell(`waiting for another run, ${holder}, to end or to give no sign of life`);
-    });
+    await lease.acquire(run);
     try {
       const said = await patiently(async () => traffic.giveBack(await othersShare(inputs)));
       said.forEach(run.tell);
