@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import type { ChildOptions } from "./internal/child-options";
 
 export interface AutoscaledArgs {
   /** The kubeconfig's context; its current one unless given. */
@@ -16,4 +17,16 @@ export class Autoscaled extends pulumi.CustomResource {
   constructor(name: string, args: AutoscaledArgs, opts?: pulumi.CustomResourceOptions) {
     super("promotion:index:Autoscaled", name, { ...args }, opts);
   }
+}
+
+/** Declares that of a Deployment. @returns the options of its autoscaler, which depends on it. */
+export function autoscaledBy(
+  name: string,
+  args: AutoscaledArgs,
+  child: ChildOptions,
+  after: readonly pulumi.Resource[],
+): ChildOptions {
+  const dependsOn = [...child.dependsOn, ...after];
+  const autoscaled = new Autoscaled(`${name}-autoscaled`, args, { ...child, dependsOn });
+  return { ...child, dependsOn: [...dependsOn, autoscaled] };
 }

@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { Autoscaled, type AutoscaledArgs } from "./autoscaled";
+import { autoscaledBy, type AutoscaledArgs } from "./autoscaled";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Called } from "./internal/beside";
 import { contentHash } from "./internal/hash";
@@ -182,11 +182,8 @@ function autoscaler(
   after: readonly pulumi.Resource[],
 ): pulumi.Resource {
   const { deployment: name } = scaled;
-  const dependsOn = [...child.dependsOn, ...after];
-  const autoscaled = new Autoscaled(`${name}-autoscaled`, scaled, { ...child, dependsOn });
   return new k8s.autoscaling.v2.HorizontalPodAutoscaler(name, manifest, {
-    ...child,
-    dependsOn: [...dependsOn, autoscaled],
+    ...autoscaledBy(name, scaled, child, after),
     replaceOnChanges: ["spec.behavior"],
     // Two for the same pods would both stand still.
     deleteBeforeReplace: true,

@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { Autoscaled } from "./autoscaled";
+import { autoscaledBy } from "./autoscaled";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import type { Config, WorkloadConfig } from "../config-schema";
 import { contentHash } from "./internal/hash";
@@ -122,13 +122,11 @@ export class Workload extends pulumi.ComponentResource {
       );
     }
     if (autoscale !== undefined) {
-      const dependsOn = [...this.child.dependsOn, deployment];
       const scaled = { context, namespace, deployment: this.objectName };
-      const autoscaled = new Autoscaled(`${name}-autoscaled`, scaled, { ...this.child, dependsOn });
       new k8s.autoscaling.v2.HorizontalPodAutoscaler(
         name,
         { metadata, spec: autoscalerSpec(autoscale, deployment.metadata.name) },
-        { ...this.child, dependsOn: [...dependsOn, autoscaled] },
+        autoscaledBy(name, scaled, this.child, [deployment]),
       );
     }
   }
