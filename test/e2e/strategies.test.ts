@@ -166,8 +166,7 @@ describe("a release in use (long)", () => {
       assert.deepEqual(await deployments(), [`web-${first}`, `web-${second}`]);
       const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
       const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
-      // A stack reference, to its own last outputs, is read each time.
-      assert.deepEqual(Object.keys(changeSummary).sort(), ["read", "same"]);
+      assert.deepEqual(Object.keys(changeSummary), ["same"]);
     });
 
     it("goes back by a switch, without losing a request", async () => {
@@ -247,7 +246,7 @@ describe("a release in use (long)", () => {
       assert.ok(await earned());
       const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", DEV);
       const { changeSummary } = JSON.parse(stdout) as { changeSummary: Record<string, number> };
-      assert.deepEqual(Object.keys(changeSummary).sort(), ["read", "same"]);
+      assert.deepEqual(Object.keys(changeSummary), ["same"]);
       stable = next;
     });
 
