@@ -163,7 +163,7 @@ export class Database extends pulumi.ComponentResource {
     known,
     refusal,
   }: Extract<DatabasePlan, { kind: "forward" }>): pulumi.Output<SchemaRecord> {
-    const { database, release, environment } = this.args;
+    const { database, release } = this.args;
     const { migration, integrity, backup, policy } = database;
     const tag = slug(release.imageTag);
     const { points } = mergeSchemas(schema, known);
@@ -178,6 +178,7 @@ export class Database extends pulumi.ComponentResource {
       REFUSE_FROM: refusal === undefined ? "" : String(refusal.from),
       REASON: refusal?.reason ?? "",
     });
+    const completions = reading.version.apply((version) => (version < schema.version ? 1 : 0));
     const migrated = this.createJob(`migrate-${tag}`, {
       containers: [
         this.client("guard", ["guard"], {
@@ -185,22 +186,28 @@ export class Database extends pulumi.ComponentResource {
           KEEP: String(backup.keep.releases),
           BACKUP: reading.backup,
           RESTORE: policy.restoreHalfApplied ? "yes" : "",
-          ENVIRONMENT: environment,
         }),
         this.step("migrate", migration, [MIGRATION_SESSION]),
       ],
-      completions: reading.version.apply((version) => (version < schema.version ? 1 : 0)),
+      completions,
       // The second attempt only settles what the first one has left.
       backoffLimit: 1,
       podDeadlineSeconds: migration.timeoutSeconds,
       deadlineSeconds: 2 * migration.timeoutSeconds + RETRY_SECONDS,
       dependsOn: [reading],
     });
+    // A Job of its own, so that what the migration has said is still what a failure shows.
+    const reached = this.createJob(`reached-${tag}`, {
+      containers: [this.client("reached", ["reached"], head)],
+      completions,
+      deadlineSeconds: backup.timeoutSeconds,
+      dependsOn: [migrated],
+    });
     if (integrity !== undefined) {
       this.createJob(`integrity-${tag}`, {
         containers: [this.step("integrity", integrity, [])],
         deadlineSeconds: integrity.timeoutSeconds,
-        dependsOn: [migrated],
+        dependsOn: [reached],
       });
     }
     return pulumi.all([reading.version, reading.backup]).apply(([version, made]) => ({
@@ -250,12 +257,12 @@ export class Database extends pulumi.ComponentResource {
 
   /** Neither record nor labels know of a point of no return, but somebody may have gone over one. */
   private checkPoints({ known, version }: Extract<DatabasePlan, { kind: "same" }>): void {
-    const { database, release, environment } = this.args;
+    const { database, release } = this.args;
     const from = release.rollbackOf === undefined ? "" : `-from-${release.rollbackOf}`;
     this.createJob(`points-${slug(`${release.imageTag}${from}`)}`, {
       containers: [
         this.client("points", ["points"], {
-          ...{ RELEASE: release.imageTag, HEAD: "0", ENVIRONMENT: environment },
+          ...{ RELEASE: release.imageTag, HEAD: "0" },
           ...(version === undefined
             ? { POINTS: formatted(known.points) }
             : { RUNS_ON: String(version) }),
@@ -268,7 +275,7 @@ export class Database extends pulumi.ComponentResource {
 
   /** Reads the version of the schema, after a backup where it is below HEAD. */
   private read(name: string, env: Env, dependsOn: pulumi.Resource[] = []): SchemaVersion {
-    const { namespace, context, database, environment } = this.args;
+    const { namespace, context, database } = this.args;
     const { keep, timeoutSeconds } = database.backup;
     const job = this.createJob(name, {
       containers: [
@@ -276,7 +283,6 @@ export class Database extends pulumi.ComponentResource {
           REFUSE_FROM: "",
           REASON: "",
           RELEASE: "",
-          ENVIRONMENT: environment,
           KEEP: String(keep.releases),
           ...env,
         }),
@@ -382,7 +388,7 @@ export class Database extends pulumi.ComponentResource {
 
   /** Runs `internal/database.sh`. */
   private client(name: string, words: readonly string[], env: Env): JobContainer {
-    const { database, registry, urlKey } = this.args;
+    const { database, environment, registry, urlKey } = this.args;
     const { name: secret, key } = urlKey;
     return {
       name,
@@ -395,6 +401,7 @@ export class Database extends pulumi.ComponentResource {
         ...Object.entries({
           URL_KEY: database.url,
           VERSION_QUERY: database.version,
+          ENVIRONMENT: environment,
           BACKUPS,
           ...env,
         }).map(([variable, value]) => ({ name: variable, value })),

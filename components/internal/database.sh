@@ -7,6 +7,7 @@
 #   points   a refusal where a release that has not passed has gone over a point of no return: one that
 #            is not among POINTS (`5=contract 7=irreversible`), or is above RUNS_ON, where that is given
 #   guard    ahead of each attempt at a migration: one attempt a Job, and none on top of leftovers
+#   reached  after a migration: whether it has led to the version HEAD
 #   backup   a backup, called after the time
 #   list     every backup, and what the database holds, as lines of JSON
 #   refresh  BACKUP in place of what is there, which is not kept
@@ -188,6 +189,13 @@ newest_below() {
   done
 }
 
+# POINT REASON: there is no way back over it but a backup of what was below it.
+refuse_return() {
+  former=$(newest_below "$1")
+  fail "the schema is at version $version: $2 Go forward, or restore what was before with" \
+    "\`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
+}
+
 # GROUP COUNT: keeps the newest, and whatever is still spoken of.
 prune() {
   ls -t "$BACKUPS" | grep "^$1.*\.json$" | tail -n "+$(($2 + 1))" | while IFS= read -r file; do
@@ -270,9 +278,7 @@ check_points() {
     [ "$at" -le "$version" ] || continue
     if [ -n "$RUNS_ON" ]; then
       [ "$at" -gt "$RUNS_ON" ] || continue
-      former=$(newest_below "$at")
-      fail "the schema is at version $version: $RELEASE is made for version $RUNS_ON and does not run on it, as $tag has gone" \
-        "over $point. Go forward, or restore what was before with \`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
+      refuse_return "$at" "$RELEASE is made for version $RUNS_ON and does not run on it, as $tag has gone over $point."
     fi
     case " $POINTS " in *" $at="*) continue ;; esac
     said="the schema is at version $version: $tag, which has not passed, has gone over $point, and $RELEASE does not say so"
@@ -306,9 +312,7 @@ run() {
     before)
       read_attempt
       if [ -n "$REFUSE_FROM" ] && [ "$version" -ge "$REFUSE_FROM" ]; then
-        former=$(newest_below "$REFUSE_FROM")
-        fail "the schema is at version $version: $REASON Go forward, or restore what was before with" \
-          "\`baton restore $ENVIRONMENT --backup ${former:-NAME}\` and run this again."
+        refuse_return "$REFUSE_FROM" "$REASON"
       fi
       check_points
       made=
@@ -376,6 +380,19 @@ run() {
       sync
       mv "$ATTEMPT.part" "$ATTEMPT"
       printf '%s %s\n' "$JOB" "$name" >>"$log"
+      ;;
+    reached)
+      read_version
+      said="the migration has led to version $version of the schema; expected $HEAD, as the image's label"
+      said="$said baton.schema-head says. Build it again with a label and migrations that agree"
+      if [ "$version" -lt "$HEAD" ]; then
+        # It has ended by itself: nothing of it is half done.
+        rm -f "$ATTEMPT"
+        fail "$said"
+      fi
+      # Where none was attempted, a later release may have come by before.
+      [ "$version" = "$HEAD" ] || [ ! -e "$ATTEMPT" ] || fail "$said"
+      rm -f "$ATTEMPT"
       ;;
     backup)
       time=$(date -u +%Y%m%dT%H%M%SZ)

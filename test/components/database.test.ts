@@ -58,11 +58,12 @@ describe("Database", () => {
     const all = jobs(run);
     assert.deepEqual(
       [...all.keys()],
-      ["database-before-dev-7", "database-migrate-dev-7", "database-integrity-dev-7"],
+      ["before", "migrate", "reached", "integrity"].map((step) => `database-${step}-dev-7`),
     );
     const waitsFor = (name: string) => all.get(name)?.dependsOn ?? [];
     assert.ok(waitsFor("database-migrate-dev-7").includes("database-version-before-dev-7"));
-    assert.ok(waitsFor("database-integrity-dev-7").includes("database-migrate-dev-7"));
+    assert.ok(waitsFor("database-reached-dev-7").includes("database-migrate-dev-7"));
+    assert.ok(waitsFor("database-integrity-dev-7").includes("database-reached-dev-7"));
     const deployment = find(run, ":Deployment", "web");
     for (const name of all.keys()) assert.ok(deployment?.dependsOn.includes(name), name);
 
@@ -75,13 +76,19 @@ describe("Database", () => {
     assert.deepEqual(container?.command, ["node", "migrate.js"]);
     assert.equal(container.image, `${harness.registry.host}/podinfo@${digest}`);
     assert.equal(guard.image, `${harness.registry.host}/postgres-client:15`);
+    const reached = specOf(all.get("database-reached-dev-7"));
+    assert.equal(reached.completions, 1);
+    assert.equal(variable(reached.template.spec.containers[0], "HEAD"), "7");
     assert.deepEqual(run.outputs["schema"], { version: 7, points: [], backup: "before-dev-7" });
   });
 
   it("migrates nothing that is at the release's version, or past it", async () => {
     for (const version of [7, 9]) {
       const run = await harness.run(withDatabase("dev-7", { database: { version, backup: "" } }));
-      assert.equal(specOf(jobs(run).get("database-migrate-dev-7")).completions, 0, `${version}`);
+      for (const step of ["migrate", "reached"]) {
+        const job = specOf(jobs(run).get(`database-${step}-dev-7`));
+        assert.equal(job.completions, 0, `${step} at ${version}`);
+      }
       assert.equal((run.outputs["schema"] as { version: number }).version, version);
     }
   });
@@ -359,6 +366,6 @@ describe("Database", () => {
 
   it("is previewed where nothing is known yet", async () => {
     const run = await harness.run(withDatabase("dev-7", { preview: true }));
-    assert.equal(jobs(run).size, 3);
+    assert.equal(jobs(run).size, 4);
   });
 });

@@ -145,6 +145,29 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
     await passes("guard", { ...job, JOB: "b" });
   });
 
+  it("holds a migration to the version that its release says", async () => {
+    for (const [says, leads] of [
+      [7, 6],
+      [7, 8],
+    ] as const) {
+      await passes("before", release(says));
+      await passes("guard", migration(says, `to-${leads}`, true));
+      await rows(to(leads));
+      for (const attempt of ["first", "again"]) {
+        const said = await fails("reached", release(says));
+        assert.match(said, RegExp(`led to version ${leads} .* expected ${says}`), attempt);
+      }
+    }
+    // The same, built again: what the former one has done was not half of anything.
+    await passes("before", release(8));
+    await passes("before", release(9));
+    assert.equal(await passes("guard", migration(9, "c", true)), "");
+    await rows(to(9));
+    await passes("reached", release(9));
+    // A release of before, to which nothing was done.
+    await passes("reached", release(8));
+  });
+
   it("hears of a contraction by a release that never passed, and lets no other one forget it", async () => {
     await passes("before", release(6, "6=contract"));
     await passes("guard", migration(6, "a", false, "3=contract 6=contract"));
