@@ -16,7 +16,7 @@ import { Lease } from "./lease";
 import { Measurement } from "./measurement";
 import { identityOf, progressOf } from "./progress";
 import { scale } from "./rollout";
-import { Traffic, type SharedSwitch } from "./traffic";
+import { backOf, Traffic, type SharedSwitch } from "./traffic";
 import { Watch, type Run } from "./watch";
 
 export interface CanaryInputs {
@@ -90,6 +90,8 @@ class Canary {
   private readonly lease: Lease;
   /** What the numbers of pods come to, for people. */
   private shares = "";
+  /** Since when no pod of the stable release could take the traffic of another one. */
+  private waitsSince: number | undefined;
 
   constructor(
     private readonly inputs: CanaryInputs,
@@ -224,20 +226,45 @@ class Canary {
     const { namespace } = this.inputs;
     const apps = this.kubeconfig.makeApiClient(AppsV1Api);
     let gone = true;
-    for (const { both, canary, stable } of this.switches) {
+    for (const one of this.switches) {
+      const { both, canary, stable } = one;
       const labelSelector = labelSelectorOf(both);
       const { items } = await apps.listNamespacedDeployment({ namespace, labelSelector });
       for (const other of items) {
         if ([canary, stable].includes(other.metadata?.name ?? "")) continue;
         if (other.spec?.replicas !== 0) {
           // A release that serves without having passed, as its run was killed, is no one to go back to.
-          await this.traffic.giveBack(this.switches);
+          if (!(await this.giveStable(one))) return false;
           await scaleTo(this.kubeconfig, other, 0);
         }
         gone &&= other.spec?.replicas === 0 && (other.status?.replicas ?? 0) === 0;
       }
     }
     return gone;
+  }
+
+  /** @returns whether the stable release has all traffic: not while it has no pod that could take it. */
+  private async giveStable(one: CanarySwitch): Promise<boolean> {
+    const { service, stable } = one;
+    const back = backOf(one);
+    if (await this.traffic.isGiven(back)) return true;
+    const { spec, status } = await this.deployment(stable);
+    if ((status?.availableReplicas ?? 0) > 0) {
+      await this.traffic.give(back);
+      return true;
+    }
+    if (this.waitsSince === undefined) {
+      this.run.tell(`waiting for a pod of ${stable}, which ${service} is to lead to first`);
+    }
+    this.waitsSince ??= Date.now();
+    const patience = spec?.progressDeadlineSeconds ?? 600;
+    if (Date.now() - this.waitsSince > patience * 1000) {
+      const { id } = this.watch;
+      const is = `${stable} has had no available pod for ${durationOf(patience)}`;
+      const text = `${is}; expected one that ${service} can lead to. It stays where it is.`;
+      throw new ResourceFailed(id, [`${id}: ${text}`]);
+    }
+    return false;
   }
 
   /** Gives the release all pods, and then all traffic. */

@@ -95,10 +95,11 @@ export class Traffic {
    */
   async giveBack(switches: readonly Switch[]): Promise<string[]> {
     const said: string[] = [];
-    for (const { service, from, route } of switches) {
+    for (const one of switches) {
+      const { service, from } = one;
       if (from === undefined) continue;
       if (await this.hasPods(from)) {
-        await this.give([{ service, to: from, ...(route && { route }) }]);
+        await this.give(backOf(one));
         said.push(`${service} leads to the former release again`);
       } else {
         said.push(`${service} stays where it is: ${Object.values(from).join(", ")} has no pods`);
@@ -187,6 +188,11 @@ export class Traffic {
       .makeApiClient(CustomObjectsApi)
       .patchNamespacedCustomObject({ ...which, body }, MERGE);
   }
+}
+
+/** What gives the former release all traffic, where there is one. */
+export function backOf({ service, from, route }: Switch): Switch[] {
+  return from === undefined ? [] : [{ service, to: from, ...(route && { route }) }];
 }
 
 /** A route's rules with other weights; nothing where these are the ones that it has. */

@@ -222,6 +222,50 @@ describe("a canary", () => {
     assert.deepEqual(selector(), selects("web-b"));
   });
 
+  /** As a killed bake leaves it, while the stable release has no available pod. @returns what brings it back. */
+  const serveUnverified = (patience: number) => {
+    let available = 0;
+    const { controller } = cluster;
+    cluster.controller = (path, object) => {
+      const made = controller(path, object);
+      const status = { ...(made["status"] as object), availableReplicas: available };
+      return path.endsWith("/web-a") ? { ...made, status } : made;
+    };
+    cluster.patch(OLD, { spec: { progressDeadlineSeconds: patience } });
+    const killed = { metadata: { namespace: "qa", labels: BOTH }, spec: { replicas: 3 } };
+    cluster.put(`${APPS}/deployments`, "web-x", killed);
+    cluster.patch(SERVICE, { spec: { selector: selects("web-x") } });
+    return () => {
+      available = 3;
+      cluster.patch(OLD, {});
+    };
+  };
+
+  it("leaves a release that serves its pods until the stable one has some available", async () => {
+    const comeBack = serveUnverified(600);
+    const run = start();
+    await until(() => told.length > 0);
+    await setTimeout(1500);
+    assert.deepEqual(told, ["waiting for a pod of web-a, which web is to lead to first"]);
+    assert.deepEqual(selector(), selects("web-x"));
+    assert.equal(replicas(`${APPS}/deployments/web-x`), 3);
+    comeBack();
+    await run;
+    assert.equal(replicas(`${APPS}/deployments/web-x`), 0);
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
+  it("leaves a release that serves as it is where the stable one does not come back", async () => {
+    serveUnverified(1);
+    const text = await failure(start());
+    assert.match(
+      text,
+      /^qa\/web-b: web-a has had no available pod for 1 s; expected one that web can lead to/,
+    );
+    assert.deepEqual(selector(), selects("web-x"));
+    assert.equal(replicas(`${APPS}/deployments/web-x`), 3);
+  });
+
   it("is divided by an HTTPRoute's weights, and the Service's callers meet the stable one", async () => {
     const backend = { name: "web", port: 80, weight: 1 };
     const others = { matches: [{}], backendRefs: [{ name: "other" }] };
