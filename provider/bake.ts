@@ -1,6 +1,6 @@
 import { AppsV1Api } from "@kubernetes/client-node";
 import { durationOf } from "../release/analysis";
-import { answerOf, isAbsent, kubeconfigOf, patiently } from "./cluster";
+import { answerOf, isAbsent, kubeconfigOf, patiently, ResourceFailed } from "./cluster";
 import { Lease } from "./lease";
 import { Measurement, type Stable } from "./measurement";
 import { forgetProgress, identityOf, progressOf } from "./progress";
@@ -44,11 +44,19 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   const former = namesOf(inputs.former);
   const inPlace = namesOf(inputs.inPlace);
   const traffic = new Traffic(kubeconfig, namespace);
+  // Another release may be deployed while a killed run's provider watches on: neither may take the
+  // traffic from it, nor pass without any.
+  const mayGoOn = async () => {
+    if (await traffic.isGiven(switches)) return;
+    const text = "it does not have all traffic any more; this run has stopped";
+    throw new ResourceFailed(watch.id, [`${watch.id}: ${text}, and leaves all as it is`]);
+  };
   const watch = new Watch(
     {
       kubeconfig,
       namespace,
       names: inputs.deployments.split(","),
+      mayGoOn,
       takeBack: () => traffic.takeBack(switches, inputs.inPlace, inputs.irreversible),
     },
     run,

@@ -90,19 +90,22 @@ export class Traffic {
   }
 
   /**
-   * Gives the former releases all traffic.
+   * Gives the former releases all traffic that the release has, or shares.
    * @returns what was done, or why not: a canary may have taken the former one's pods.
    */
-  async giveBack(switches: readonly Switch[]): Promise<string[]> {
+  async giveBack(
+    switches: readonly (Switch & Partial<Pick<SharedSwitch, "both">>)[],
+  ): Promise<string[]> {
     const said: string[] = [];
-    for (const one of switches) {
-      const { service, from } = one;
+    for (const { service, to, from, both = to, route } of switches) {
       if (from === undefined) continue;
-      if (await this.hasPods(from)) {
-        await this.give(backOf(one));
+      if (!(await this.hasPods(from))) {
+        said.push(`${service} stays where it is: ${Object.values(from).join(", ")} has no pods`);
+      } else if (await this.lead(service, from, [to, both])) {
+        if (route !== undefined) await this.weigh(route, service, { [service]: 1 });
         said.push(`${service} leads to the former release again`);
       } else {
-        said.push(`${service} stays where it is: ${Object.values(from).join(", ")} has no pods`);
+        said.push(`${service} stays where it is: it leads to another release by now`);
       }
     }
     return said;
@@ -149,10 +152,15 @@ export class Traffic {
     return core.readNamespacedService({ namespace: this.namespace, name });
   }
 
-  private async lead(name: string, to: Selector): Promise<void> {
+  /**
+   * @param only from whom the Service may be taken; from anybody unless given
+   * @returns whether it leads there.
+   */
+  private async lead(name: string, to: Selector, only?: readonly Selector[]): Promise<boolean> {
     const { metadata, spec } = await this.readService(name);
     const present = spec?.selector ?? {};
-    if (isEqual(present, to)) return;
+    if (isEqual(present, to)) return true;
+    if (only !== undefined && !only.some((one) => isEqual(present, one))) return false;
     await this.mayWrite();
     const gone = Object.fromEntries(Object.keys(present).map((key) => [key, null]));
     const { resourceVersion } = metadata ?? {};
@@ -161,6 +169,7 @@ export class Traffic {
     await this.kubeconfig
       .makeApiClient(CoreV1Api)
       .patchNamespacedService({ namespace, name, body }, MERGE);
+    return true;
   }
 
   /** Nothing where there is no route: nobody comes by it. */

@@ -1,8 +1,9 @@
 import * as assert from "node:assert/strict";
 import { setTimeout } from "node:timers/promises";
 import { create, read, type BakeInputs } from "../../provider/bake";
-import { ABORT, abortOf } from "../../provider/cluster";
+import { ABORT, abortOf, kubeconfigOf } from "../../provider/cluster";
 import { BAKE, runningBake } from "../../provider/progress";
+import { Traffic, type Switch } from "../../provider/traffic";
 import { fastClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
@@ -125,6 +126,33 @@ describe("a bake", () => {
     const text = await failure(start({ analysis, irreversible: "the schema is another one" }));
     assert.match(text, /\n {2}web stays where it is: the schema is another one$/);
     assert.deepEqual(selector(), selects("web-b"));
+  });
+
+  it("stops when another release has been given the traffic, and leaves it there", async () => {
+    const bake = failure(start({ seconds: 600 }));
+    await until(() => told.length > 0);
+    cluster.patch(SERVICE, { spec: { selector: selects("web-c") } });
+    const by = abortOf(new Date(), "bob@example.com", "orders are missing");
+    cluster.patch(NEW, { metadata: { annotations: { [ABORT]: by } } });
+    assert.match(await bake, /it does not have all traffic any more; this run has stopped/);
+    assert.deepEqual(selector(), selects("web-c"));
+  });
+
+  it("passes no release that has lost its traffic", async () => {
+    const bake = failure(start());
+    await until(() => told.length > 0);
+    cluster.patch(SERVICE, { spec: { selector: selects("web-a") } });
+    assert.match(await bake, /it does not have all traffic any more/);
+    assert.equal(await read(inputs()), undefined);
+  });
+
+  it("takes no traffic back that another release has by the time it fails", async () => {
+    cluster.patch(SERVICE, { spec: { selector: selects("web-c") } });
+    const { traffic = "" } = inputs();
+    const takesBack = new Traffic(kubeconfigOf(undefined), "qa");
+    const said = await takesBack.takeBack(JSON.parse(traffic) as Switch[], undefined);
+    assert.deepEqual(said, ["web stays where it is: it leads to another release by now"]);
+    assert.deepEqual(selector(), selects("web-c"));
   });
 
   it("leads to no former release that has lost its pods to a canary, and says so", async () => {
