@@ -111,15 +111,16 @@ export class Traffic {
     return said;
   }
 
-  /** Whether anybody is there who can take traffic; Deployments have the labels of their pods. */
+  /**
+   * Whether anybody is there to take traffic; Deployments have the labels of their pods. Pods that
+   * are not ready for a moment come back by themselves.
+   */
   private async hasPods(selector: Selector): Promise<boolean> {
     const { items } = await this.kubeconfig.makeApiClient(AppsV1Api).listNamespacedDeployment({
       namespace: this.namespace,
       labelSelector: labelSelectorOf(selector),
     });
-    return items.some(
-      ({ spec, status }) => spec?.replicas !== 0 && (status?.availableReplicas ?? 0) > 0,
-    );
+    return items.some(({ spec }) => spec?.replicas !== 0);
   }
 
   /**

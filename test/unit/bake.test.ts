@@ -163,6 +163,14 @@ describe("a bake", () => {
     assert.deepEqual(selector(), selects("web-b"));
   });
 
+  it("leads to a former release whose pods are not ready for a moment", async () => {
+    metrics = { requests: 100, errors: 50 };
+    cluster.patch(OLD, { status: { availableReplicas: 0 } });
+    const text = await failure(start({ analysis }));
+    assert.match(text, /\n {2}web leads to the former release again$/);
+    assert.deepEqual(selector(), selects("web-a"));
+  });
+
   it("fails when a container ends, also without a Prometheus", async () => {
     const bake = failure(start({ seconds: 60 }));
     await until(() => annotations()[BAKE]?.includes('"good":') === true);
