@@ -90,6 +90,8 @@ class Canary {
   private readonly lease: Lease;
   /** What the numbers of pods come to, for people. */
   private shares = "";
+  /** Whether it is this release's canary that another run drives, or has driven. */
+  private wasUnderWay = false;
   /** Since when no pod of the stable release could take the traffic of another one. */
   private waitsSince: number | undefined;
 
@@ -113,10 +115,12 @@ class Canary {
     const { watch } = this;
     try {
       if (await this.isOver()) return await this.settle();
-      const isGivenUp = await this.lease.acquire(this.run);
+      const isGivenUp = await this.lease.acquire(this.run, async () => {
+        this.wasUnderWay ||= await this.isUnderWay();
+      });
       try {
         if (await this.isOver()) return await this.settle();
-        if (isGivenUp && !(await this.isUnderWay())) {
+        if (isGivenUp && this.wasUnderWay && !(await this.isUnderWay())) {
           const text = "another run has ended it, and the former release has the traffic";
           throw new ResourceFailed(watch.id, [`${watch.id}: ${text}`]);
         }

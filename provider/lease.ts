@@ -34,9 +34,13 @@ export class Lease {
 
   /**
    * Waits until nobody else holds it.
+   * @param meanwhile called again and again while somebody else does
    * @returns whether another one has held it meanwhile and given it up; false where it has died.
    */
-  async acquire({ signal, tell }: Run): Promise<boolean> {
+  async acquire(
+    { signal, tell }: Run,
+    meanwhile: () => Promise<void> = () => Promise.resolve(),
+  ): Promise<boolean> {
     let seen: { readonly version: string | undefined; readonly at: number } | undefined;
     for (;;) {
       const lease = await patiently(() => this.read());
@@ -46,6 +50,7 @@ export class Lease {
       if (holder !== "" && seen === undefined) {
         tell(`waiting for another run, ${holder}, to end or to give no sign of life`);
       }
+      if (holder !== "") await meanwhile();
       if (holder !== "" && seen?.version !== version) seen = { version, at: Date.now() };
       const expired = seen !== undefined && Date.now() - seen.at >= lasts * 1000;
       if (holder === "" || expired) {

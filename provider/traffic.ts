@@ -53,17 +53,18 @@ export class Traffic {
   async isGiven(switches: readonly Switch[]): Promise<boolean> {
     const given = switches.map(async ({ service, to, route }) => {
       if (!isEqual((await this.readService(service)).spec?.selector, to)) return false;
-      if (route === undefined) return true;
-      return weighed(await this.readRoute(route), service, { [service]: 1 }) === undefined;
+      return route === undefined || (await this.isWhole(route, service));
     });
     return (await Promise.all(given)).every((isGiven) => isGiven);
   }
 
-  /** Which Services lead to two releases; none where there is no Service yet. */
+  /** Which Services, or their routes, lead to two releases; none where there is no Service yet. */
   async shared(switches: readonly SharedSwitch[]): Promise<SharedSwitch[]> {
     const found = switches.map(async (one) => {
-      const service = await this.readService(one.service).catch(absent);
-      return isEqual(service?.spec?.selector, one.both) ? [one] : [];
+      const { service, both, route } = one;
+      const present = await this.readService(service).catch(absent);
+      if (isEqual(present?.spec?.selector, both)) return [one];
+      return route === undefined || (await this.isWhole(route, service)) ? [] : [one];
     });
     return (await Promise.all(found)).flat();
   }
@@ -179,6 +180,11 @@ export class Traffic {
     const which = { ...ROUTES, namespace: this.namespace, name };
     const found: unknown = await api.getNamespacedCustomObject(which).catch(absent);
     return found ?? {};
+  }
+
+  /** Whether a route leads to no other Service beside this one. */
+  private async isWhole(route: string, service: string): Promise<boolean> {
+    return weighed(await this.readRoute(route), service, { [service]: 1 }) === undefined;
   }
 
   /** Divides what a route leads to a Service. */

@@ -112,24 +112,8 @@ describe("a canary", () => {
         status: { ...status, updatedReplicas: replicas, availableReplicas: replicas },
       };
     };
-    for (const [name, replicas] of [
-      ["web-a", 3],
-      ["web-b", 1],
-    ] as const) {
-      cluster.put(`${APPS}/deployments`, name, {
-        metadata: {
-          uid: name,
-          namespace: "qa",
-          generation: 1,
-          labels: { ...selects(name), ...BOTH },
-          annotations: { "deployment.kubernetes.io/revision": "1" },
-        },
-        spec: { replicas, selector: { matchLabels: selects(name) }, template: {} },
-      });
-      cluster.put(`${APPS}/replicasets`, `${name}-5f`, {
-        metadata: { ownerReferences: [{ name, uid: name }] },
-      });
-    }
+    putRelease("web-a", 3);
+    putRelease("web-b", 1);
     cluster.put(PODS, "web-b-5f-x", {
       metadata: { uid: "pod" },
       status: { containerStatuses: [{ name: "web", restartCount: 0, ready: true }] },
@@ -138,6 +122,21 @@ describe("a canary", () => {
   });
   afterEach(() => cluster.stop());
 
+  const putRelease = (name: string, replicas: number) => {
+    cluster.put(`${APPS}/deployments`, name, {
+      metadata: {
+        uid: name,
+        namespace: "qa",
+        generation: 1,
+        labels: { ...selects(name), ...BOTH },
+        annotations: { "deployment.kubernetes.io/revision": "1" },
+      },
+      spec: { replicas, selector: { matchLabels: selects(name) }, template: {} },
+    });
+    cluster.put(`${APPS}/replicasets`, `${name}-5f`, {
+      metadata: { ownerReferences: [{ name, uid: name }] },
+    });
+  };
   const inputs = (more: Partial<CanaryInputs> = {}, change: object = {}): CanaryInputs => ({
     namespace: "qa",
     deployments: "web-b",
@@ -483,16 +482,43 @@ describe("a canary", () => {
     assert.equal(holder(), "");
   });
 
-  it("that is still driven is waited for by another release", async () => {
-    const given = inputs({ steps: ONE_STEP });
-    const driven = start(given);
-    await until(step(1));
-    const lines: string[] = [];
-    const other = { ...given, deployments: "web-c" };
-    await unshare(other, { signal: stop.signal, tell: (line) => void lines.push(line) });
-    assert.equal(lines.length, 1, lines.join("\n"));
-    assert.match(lines[0] ?? "", /^waiting for another run, /);
-    await driven;
-    assert.deepEqual(selector(), selects("web-b"));
-  });
+  for (const route of [undefined, "web"]) {
+    const by = route === undefined ? "pods" : "an HTTPRoute";
+    it(`that is still driven, by ${by}, is waited for by another release`, async () => {
+      cluster.put(ROUTES, "web", { spec: { rules: [{ backendRefs: [{ name: "web" }] }] } });
+      const given = inputs({ steps: ONE_STEP }, { route });
+      const driven = start(given);
+      await until(step(1));
+      const lines: string[] = [];
+      const other = { ...given, deployments: "web-c" };
+      assert.equal(await readUnshared(other), undefined);
+      await unshare(other, { signal: stop.signal, tell: (line) => void lines.push(line) });
+      assert.equal(lines.length, 1, lines.join("\n"));
+      assert.match(lines[0] ?? "", /^waiting for another run, /);
+      await driven;
+      assert.deepEqual(selector(), selects("web-b"));
+      assert.deepEqual(await readUnshared(other), other);
+    });
+  }
+
+  for (const passes of [true, false]) {
+    it(`goes through its own steps after another release's that ${passes ? "passed" : "failed"}`, async () => {
+      putRelease("web-c", 1);
+      const steps = passes ? ONE_STEP : '[{"weight":10,"duration":600}]';
+      const first = start(inputs({ steps })).catch((error: unknown) => error);
+      await until(step(1));
+      const lines: string[] = [];
+      const change = { to: selects("web-c"), canary: "web-c" };
+      const second = start(inputs({ steps: ONE_STEP, deployments: "web-c" }, change), lines);
+      await until(() => lines.length > 0);
+      if (!passes) {
+        const by = abortOf(new Date(), "bob@example.com", "orders are missing");
+        cluster.patch(NEW, { metadata: { annotations: { [ABORT]: by } } });
+      }
+      await first;
+      await second;
+      assert.match(lines[1] ?? "", /^step 1 of 1, 10 % for 1 s: 1 of 4 pods of web/);
+      assert.deepEqual(selector(), selects("web-c"));
+    });
+  }
 });
