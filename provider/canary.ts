@@ -203,11 +203,13 @@ class Canary {
   private async place(found: readonly V1Deployment[], weight: number): Promise<boolean> {
     if (!(await this.retireOthers())) return false;
     const shares: string[] = [];
-    const ready = await this.scale(found, (one, stable, present) => {
+    const ready = await this.scale(found, async (one, stable, present) => {
       const by: By = one.route === undefined ? "pods" : "route";
       const needed = podsFor(weight, stable, by);
+      // With its share, an autoscaled release loses no pods; without, those that a former try has left.
+      const mayShrink = !one.isAutoscaled || (await this.traffic.isGiven(backOf(one)));
       // Beside a release that has lost its pods, a share of them would be none.
-      const pods = one.isAutoscaled || stable === 0 ? Math.max(needed, present) : needed;
+      const pods = mayShrink && stable > 0 ? needed : Math.max(needed, present);
       const share = Math.round(shareOf(pods, stable));
       shares.push(
         by === "route"
@@ -284,14 +286,14 @@ class Canary {
   /** @returns whether all pods are there. */
   private async scale(
     found: readonly V1Deployment[],
-    wanted: (one: CanarySwitch, stable: number, present: number) => number,
+    wanted: (one: CanarySwitch, stable: number, present: number) => number | Promise<number>,
   ): Promise<boolean> {
     let ready = true;
     for (const one of this.switches) {
       const deployment = found.find(({ metadata }) => metadata?.name === one.canary);
       if (deployment === undefined) throw new Error(`${one.canary} is not watched`);
       const present = deployment.spec?.replicas ?? 1;
-      const replicas = wanted(one, await this.replicasOf(one.stable), present);
+      const replicas = await wanted(one, await this.replicasOf(one.stable), present);
       if (replicas !== present) {
         await scaleTo(this.kubeconfig, deployment, replicas);
         ready = false;

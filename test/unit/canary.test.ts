@@ -332,6 +332,13 @@ describe("a canary", () => {
     assert.match(await run, /the next `up` carries it on/);
   });
 
+  it("begins anew with the pods of its share, whatever an autoscaler had made of them", async () => {
+    cluster.patch(NEW, { spec: { replicas: 3 } });
+    await start(inputs({ steps: ONE_STEP }, { isAutoscaled: true }));
+    assert.match(told[0] ?? "", /^step 1 of 1, 10 % for 1 s: 1 of 4 pods of web, 25 %/);
+    assert.deepEqual(selector(), selects("web-b"));
+  });
+
   it("is carried on from its step by exactly one run, when another one has died", async () => {
     const stopped = failure(start(inputs({ steps: '[{"weight":10,"duration":600}]' })));
     await until(() => progress() !== undefined && step(1)());
