@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { Refusal, type StackConfig } from "./config";
-import type { LastOutputs } from "./last-outputs";
+import type { StackState } from "./stack-state";
 import { openRegistry } from "./registry/registry";
 import { RegistryError } from "./registry/errors";
 import { knownSchema, readSchema } from "./registry/schema";
@@ -22,13 +22,13 @@ import {
 export async function planDatabase(
   config: StackConfig,
   release: Release,
-  last: LastOutputs,
+  state: StackState,
 ): Promise<DatabasePlan | undefined> {
   const { environment, database } = config;
   if (database === undefined || database.follower) return undefined;
   const registry = openRegistry(config.registry);
-  const former = (await last.get("release")) as Release | undefined;
-  const recorded = (await last.get("schema")) as SchemaRecord | undefined;
+  const former = (await state.output("release")) as Release | undefined;
+  const recorded = (await state.output("schema")) as SchemaRecord | undefined;
   const goesBack = release.rollbackOf !== undefined;
   try {
     const schemaOfImage = async (imageTag: string, digest: string) => {
@@ -38,9 +38,11 @@ export async function planDatabase(
       if (goesBack) return undefined;
       throw new Refusal(formatProblems(schema.problems));
     };
-    const schema = await schemaOfImage(release.imageTag, release.digest);
     const outputs = { release: former, schema: recorded };
     const known = await knownSchema(registry, environment, outputs);
+    // The last one that has passed runs on what was recorded with it, whatever its labels say.
+    const passed = goesBack && release.digest === former?.digest ? known : undefined;
+    const schema = (await schemaOfImage(release.imageTag, release.digest)) ?? passed;
     const deployed = { environment, tag: release.imageTag, schema, known };
     if (release.rollbackOf === undefined) {
       const plan = planForward(deployed);

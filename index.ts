@@ -1,5 +1,5 @@
 import { readConfig } from "./config";
-import { LastOutputs } from "./last-outputs";
+import { StackState } from "./stack-state";
 import { preflight } from "./preflight";
 
 export = async () => {
@@ -9,12 +9,12 @@ export = async () => {
 
   const config = readConfig();
   // The registry and the cluster answer while the SDKs are loaded.
-  const last = new LastOutputs(config.environment);
+  const state = new StackState(config.environment);
   const [cleared, { createInfra }] = await Promise.all([
-    preflight(config, last),
+    preflight(config, state),
     import("./infra"),
   ]);
-  const outputs = await createInfra(config, cleared, last);
+  const outputs = await createInfra(config, cleared, state);
   const { breakGlass } = cleared;
   return breakGlass === undefined ? outputs : { ...outputs, breakGlass };
 };

@@ -5,6 +5,7 @@ import { Database } from "./components/database";
 import { EnvironmentNamespace } from "./components/environment-namespace";
 import { Exposure } from "./components/exposure";
 import { isRouted, standsBeside } from "./components/internal/beside";
+import { databaseJobs, type DatabaseJob } from "./components/internal/database-jobs";
 import {
   replicationProblem,
   scanningProblem,
@@ -19,7 +20,7 @@ import { unshare, Verification, type SharedSwitch, type Switch } from "./compone
 import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
-import type { LastOutputs } from "./last-outputs";
+import type { StackState } from "./stack-state";
 import type { Cleared } from "./preflight";
 import { parseEcrHost } from "./registry/ecr";
 import type { EcrSettings } from "./registry/ecr-settings";
@@ -57,10 +58,10 @@ export interface Outputs {
 export async function createInfra(
   config: StackConfig,
   { release, database }: Cleared,
-  last: LastOutputs,
+  state: StackState,
 ): Promise<Outputs> {
   const roles = await declareShared(config);
-  const outputs = await declareEnvironment(config, release, database, last);
+  const outputs = await declareEnvironment(config, release, database, state);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
@@ -123,14 +124,15 @@ async function declareEnvironment(
   config: StackConfig,
   release: Release | undefined,
   databasePlan: DatabasePlan | undefined,
-  last: LastOutputs,
+  state: StackState,
 ): Promise<Outputs> {
   // Before anything is declared: from then on the engine writes the file that this reads.
   const beside = Object.values(config.workloads).some((one) => standsBeside(config, one));
   const { kept, served } =
     beside && release !== undefined
-      ? await formerColours(last, release.imageTag)
+      ? await formerColours(state, release.imageTag)
       : { kept: undefined, served: false };
+  const jobs = databasePlan === undefined ? [] : databaseJobs(await state.resources());
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;
@@ -178,6 +180,7 @@ async function declareEnvironment(
     settings,
     serviceAccount: place.serviceAccount,
     labels,
+    jobs,
   });
   // Whatever fails there leaves what runs as it is.
   const rollsOut = {
@@ -419,6 +422,7 @@ function declareDatabase(
     readonly settings: Settings;
     readonly serviceAccount: pulumi.Input<string>;
     readonly labels: Readonly<Record<string, string>>;
+    readonly jobs: readonly DatabaseJob[];
   },
 ): Database | undefined {
   const { database, environment, registry, cluster } = config;
@@ -460,11 +464,11 @@ export interface Colours {
  * whether there is one of another strategy.
  */
 async function formerColours(
-  last: LastOutputs,
+  state: StackState,
   imageTag: string,
 ): Promise<{ kept: KeptRelease | undefined; served: boolean }> {
-  const colours = (await last.get("colours")) as Colours | undefined;
-  const running = (await last.get("release")) as Release | undefined;
+  const colours = (await state.output("colours")) as Colours | undefined;
+  const running = (await state.output("release")) as Release | undefined;
   const { current, kept } = colours ?? {};
   const isAgain = current?.settings.imageTag === imageTag;
   const stays = process.env[CLEANUP] ? undefined : kept;

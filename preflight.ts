@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { checkApprovals } from "./approvals";
 import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
-import type { LastOutputs } from "./last-outputs";
+import type { StackState } from "./stack-state";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
 import { arrive } from "./registry/replica";
@@ -24,9 +24,9 @@ import type { DatabasePlan } from "./release/schema";
  * @throws Refusal with every reason against it: the release's, the registry's and the cluster's, then
  * what people's approvals leave open.
  */
-export async function preflight(config: StackConfig, last: LastOutputs): Promise<Cleared> {
+export async function preflight(config: StackConfig, state: StackState): Promise<Cleared> {
   const [release, cluster] = await Promise.all([
-    resolveRelease(config, last),
+    resolveRelease(config, state),
     checkCluster(config.environment, config.cluster.context),
   ]);
   const problems = [
@@ -35,7 +35,7 @@ export async function preflight(config: StackConfig, last: LastOutputs): Promise
   ];
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return { release: undefined };
-  const database = await planDatabase(config, release.ok, last);
+  const database = await planDatabase(config, release.ok, state);
   const approvals = await checkApprovals(config, release.ok, database);
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
   return { release: release.ok, database, breakGlass: approvals.breakGlass };
@@ -52,9 +52,9 @@ export interface Cleared {
 
 type Resolved = { readonly ok: Release | undefined } | { readonly problems: readonly string[] };
 
-async function resolveRelease(config: StackConfig, last: LastOutputs): Promise<Resolved> {
+async function resolveRelease(config: StackConfig, state: StackState): Promise<Resolved> {
   const { imageTag } = config;
-  if (imageTag === undefined) return resolveFoundation(config.environment, last);
+  if (imageTag === undefined) return resolveFoundation(config.environment, state);
   const request = checkRequest({ ...config, imageTag });
   if ("problems" in request) return { problems: request.problems.map(formatProblem) };
 
@@ -66,7 +66,7 @@ async function resolveRelease(config: StackConfig, last: LastOutputs): Promise<R
     ]);
     const release = checkCandidate(candidate, { imageTag: taken, earnedTag: earned });
     if (!("ok" in release)) return { problems: release.problems.map(formatProblem) };
-    const problems = await scanProblems(config, release.ok, last);
+    const problems = await scanProblems(config, release.ok, state);
     return problems.length === 0 ? release : { problems };
   } catch (error) {
     if (!(error instanceof RegistryError)) throw error;
@@ -96,26 +96,26 @@ async function takenOf(
 async function scanProblems(
   { environment, registry, scan }: StackConfig,
   { digest, rollbackOf }: Release,
-  last: LastOutputs,
+  state: StackState,
 ): Promise<string[]> {
   if (scan === undefined || rollbackOf !== undefined) return [];
   const answer = await findScan(registry, digest, scan.source);
   const { problem } = scanTerm(environment, scan, answer, new Date());
   if (problem === undefined) return [];
   // What a scanner has learnt since must not stop whoever changes anything else.
-  if ((await lastRelease(last))?.digest !== digest) return [formatProblem(problem)];
+  if ((await lastRelease(state))?.digest !== digest) return [formatProblem(problem)];
   void pulumi.log.warn(`${formatProblem(problem)} It is not stopped, as this image runs already.`);
   return [];
 }
 
 /** What the stack runs, by its outputs. */
-async function lastRelease(last: LastOutputs): Promise<Release | undefined> {
-  return (await last.get("release")) as Release | undefined;
+async function lastRelease(state: StackState): Promise<Release | undefined> {
+  return (await state.output("release")) as Release | undefined;
 }
 
 /** Without a tag there is only the foundation; but never in place of a release that runs. */
-async function resolveFoundation(environment: string, last: LastOutputs): Promise<Resolved> {
-  const running = await lastRelease(last);
+async function resolveFoundation(environment: string, state: StackState): Promise<Resolved> {
+  const running = await lastRelease(state);
   if (running === undefined) return { ok: undefined };
   const problem = formatProblem({
     where: environment,

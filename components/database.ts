@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config, DatabaseConfig } from "../config-schema";
@@ -12,6 +13,7 @@ import {
   type SchemaRecord,
 } from "../release/schema";
 import { childOptions, type ChildOptions } from "./internal/child-options";
+import { AFTER, lastChange, type DatabaseJob } from "./internal/database-jobs";
 import { DATABASE } from "./internal/labels";
 import { JOB_USER, jobPod, type JobContainer } from "./internal/pod";
 import { SchemaVersion } from "./schema-version";
@@ -28,6 +30,8 @@ export interface DatabaseArgs {
   readonly release: Release;
   /** What the release means for the database. */
   readonly plan: DatabasePlan;
+  /** What there is of former deployments, also failed ones. */
+  readonly jobs: readonly DatabaseJob[];
   readonly settings: ContainerSettings;
   /** Where the cluster keeps the database's URL. */
   readonly urlKey: { readonly name: pulumi.Input<string>; readonly key: string };
@@ -37,6 +41,11 @@ export interface DatabaseArgs {
 type PodTemplate = k8s.types.input.core.v1.PodTemplateSpec;
 type EnvVar = k8s.types.input.core.v1.EnvVar;
 type Env = Readonly<Record<string, pulumi.Input<string>>>;
+/** What only some pods have. */
+interface PodOptions {
+  readonly activeDeadlineSeconds?: number | undefined;
+  readonly annotations?: Readonly<Record<string, string>> | undefined;
+}
 type Step = Pick<DatabaseConfig["migration"], "image" | "command" | "args" | "resources">;
 
 /** Longer than the Job's own deadline, so that the cluster's reason is what the error shows. */
@@ -64,6 +73,8 @@ export class Database extends pulumi.ComponentResource {
   private readonly child: ChildOptions;
   private readonly claim: pulumi.Input<string>;
   private readonly script: pulumi.Input<string>;
+  /** In the names of its Jobs. */
+  private readonly release: string;
 
   /** Whether anything is known of the schema. */
   readonly isRecorded: boolean;
@@ -88,7 +99,9 @@ export class Database extends pulumi.ComponentResource {
       this.child,
     ).metadata.name;
     this.createCronJobs();
-    const { plan } = args;
+    const { plan, release } = args;
+    const from = release.rollbackOf === undefined ? "" : `-from-${release.rollbackOf}`;
+    this.release = slug(`${release.imageTag}${from}`);
     this.isRecorded = plan.kind !== "none";
     this.schema = this.follow(plan).apply((schema) => schema && recorded(schema, args.database));
     this.registerOutputs({});
@@ -165,7 +178,6 @@ export class Database extends pulumi.ComponentResource {
   }: Extract<DatabasePlan, { kind: "forward" }>): pulumi.Output<SchemaRecord> {
     const { database, release } = this.args;
     const { migration, integrity, backup, policy } = database;
-    const tag = slug(release.imageTag);
     const { points } = mergeSchemas(schema, known);
     const head = {
       HEAD: String(schema.version),
@@ -173,13 +185,13 @@ export class Database extends pulumi.ComponentResource {
       POINTS: formatted(points),
       RELEASE: release.imageTag,
     };
-    const reading = this.read(`before-${tag}`, {
+    const reading = this.read(`before-${this.release}`, {
       ...head,
       REFUSE_FROM: refusal === undefined ? "" : String(refusal.from),
       REASON: refusal?.reason ?? "",
     });
     const completions = reading.version.apply((version) => (version < schema.version ? 1 : 0));
-    const migrated = this.createJob(`migrate-${tag}`, {
+    const migrated = this.createJob(`migrate-${this.release}`, {
       containers: [
         this.client("guard", ["guard"], {
           ...head,
@@ -197,14 +209,14 @@ export class Database extends pulumi.ComponentResource {
       dependsOn: [reading],
     });
     // A Job of its own, so that what the migration has said is still what a failure shows.
-    const reached = this.createJob(`reached-${tag}`, {
+    const reached = this.createJob(`reached-${this.release}`, {
       containers: [this.client("reached", ["reached"], head)],
       completions,
       deadlineSeconds: backup.timeoutSeconds,
       dependsOn: [migrated],
     });
     if (integrity !== undefined) {
-      this.createJob(`integrity-${tag}`, {
+      this.createJob(`integrity-${this.release}`, {
         containers: [this.step("integrity", integrity, [])],
         deadlineSeconds: integrity.timeoutSeconds,
         dependsOn: [reached],
@@ -225,30 +237,31 @@ export class Database extends pulumi.ComponentResource {
   }: Extract<DatabasePlan, { kind: "back" }>): pulumi.Output<SchemaRecord> {
     const { database, release, registry } = this.args;
     const { migration } = database;
-    const tag = slug(`${release.imageTag}-from-${release.rollbackOf ?? ""}`);
     let migrated: pulumi.Resource[] = [];
+    let isUndone: pulumi.Input<string> = "";
     if (down !== undefined) {
       const name = `before-down-to-${release.imageTag}`;
-      const reading = this.read(`before-down-${tag}`, { HEAD: ALWAYS, NAME: name });
+      const reading = this.read(`before-down-${this.release}`, { HEAD: ALWAYS, NAME: name });
       const step = {
         ...migration,
         image: migration.image ?? `${registry.repository}@${down.digest}`,
         command: migration.down,
       };
       const target = { name: "SCHEMA_TARGET", value: String(version) };
-      const job = this.createJob(`down-${tag}`, {
+      const job = this.createJob(`down-${this.release}`, {
         containers: [this.step("down", step, [MIGRATION_SESSION, target])],
         completions: reading.version.apply((at) => (at >= refusal.from ? 1 : 0)),
         deadlineSeconds: migration.timeoutSeconds,
         dependsOn: [reading],
       });
       migrated = [job];
+      isUndone = reading.version.apply((at) => (at >= refusal.from ? "yes" : ""));
     }
     const reading = this.read(
-      `schema-${tag}`,
+      `schema-${this.release}`,
       {
         ...{ HEAD: "0", NAME: "", REFUSE_FROM: String(refusal.from), REASON: refusal.reason },
-        ...{ RELEASE: release.imageTag, RUNS_ON: String(version) },
+        ...{ RELEASE: release.imageTag, RUNS_ON: String(version), UNDONE: isUndone },
       },
       migrated,
     );
@@ -258,8 +271,7 @@ export class Database extends pulumi.ComponentResource {
   /** Neither record nor labels know of a point of no return, but somebody may have gone over one. */
   private checkPoints({ known, version }: Extract<DatabasePlan, { kind: "same" }>): void {
     const { database, release } = this.args;
-    const from = release.rollbackOf === undefined ? "" : `-from-${release.rollbackOf}`;
-    this.createJob(`points-${slug(`${release.imageTag}${from}`)}`, {
+    this.createJob(`points-${this.release}`, {
       containers: [
         this.client("points", ["points"], {
           ...{ RELEASE: release.imageTag, HEAD: "0" },
@@ -283,6 +295,7 @@ export class Database extends pulumi.ComponentResource {
           REFUSE_FROM: "",
           REASON: "",
           RELEASE: "",
+          UNDONE: "",
           KEEP: String(keep.releases),
           ...env,
         }),
@@ -308,15 +321,20 @@ export class Database extends pulumi.ComponentResource {
       readonly dependsOn: readonly pulumi.Resource[];
     },
   ): k8s.batch.v1.Job {
+    const resource = `${this.name}-${name}`;
+    const after = lastChange(this.args.jobs, resource, this.release);
     return new k8s.batch.v1.Job(
-      `${this.name}-${name}`,
+      resource,
       {
         metadata: { namespace: this.args.namespace, labels: this.labels() },
         spec: {
           backoffLimit: job.backoffLimit ?? 0,
           activeDeadlineSeconds: job.deadlineSeconds,
           ...(job.completions === undefined ? {} : { completions: job.completions }),
-          template: this.template(`${this.name}-${name}`, job.containers, job.podDeadlineSeconds),
+          template: this.template(resource, job.containers, {
+            activeDeadlineSeconds: job.podDeadlineSeconds,
+            annotations: after === undefined ? undefined : { [AFTER]: after },
+          }),
         },
       },
       {
@@ -366,11 +384,14 @@ export class Database extends pulumi.ComponentResource {
   private template(
     name: string,
     containers: readonly JobContainer[],
-    activeDeadlineSeconds?: number,
+    { activeDeadlineSeconds, annotations }: PodOptions = {},
   ): PodTemplate {
     const { serviceAccount, settings } = this.args;
     return {
-      metadata: { labels: { ...this.labels(), "app.kubernetes.io/name": name } },
+      metadata: {
+        labels: { ...this.labels(), "app.kubernetes.io/name": name },
+        ...(annotations === undefined ? {} : { annotations }),
+      },
       spec: jobPod({
         containers,
         volumes: [
@@ -458,9 +479,8 @@ function formatted(points: readonly SchemaPoint[]): string {
 
 /** A tag as part of a name that Pulumi makes unique, and Kubernetes takes for a pod's. */
 function slug(tag: string): string {
-  return tag
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, "-")
-    .slice(0, 30)
-    .replace(/-$/, "");
+  const words = tag.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  if (words.length <= 30) return words.replace(/-$/, "");
+  const hash = createHash("sha256").update(tag).digest("hex").slice(0, 6);
+  return `${words.slice(0, 23).replace(/-$/, "")}-${hash}`;
 }

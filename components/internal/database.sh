@@ -3,7 +3,8 @@
 # first word says what to do; all else comes from the environment.
 #
 #   before   the schema's version as the container's message; a backup NAME first if it is below HEAD,
-#            and a refusal for REASON from the version REFUSE_FROM on; all that `points` refuses, too
+#            and a refusal for REASON from the version REFUSE_FROM on; all that `points` refuses, too.
+#            UNDONE by a migration down, nothing of the last attempt is left
 #   points   a refusal where a release that has not passed has gone over a point of no return: one that
 #            is not among POINTS (`5=contract 7=irreversible`), or is above RUNS_ON, where that is given
 #   guard    ahead of each attempt at a migration: one attempt a Job, and none on top of leftovers
@@ -130,6 +131,8 @@ OBJECTS='SELECT pg_catalog.format($$DROP %s IF EXISTS %s CASCADE$$, kind, name) 
 ORDER BY step, name'
 # Whatever the role's own limits are, these take as long as they take.
 UNLIMITED="SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
+# A host that is lost holds its locks for a minute, not for hours.
+UNLIMITED="$UNLIMITED SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;"
 QUIETLY="SET LOCAL lock_timeout = '60s'; SET LOCAL client_min_messages = warning;"
 # Reading goes on, and so does pg_dump.
 LOCKS='SELECT pg_catalog.format($$LOCK TABLE %I.%I IN EXCLUSIVE MODE$$, n.nspname, c.relname)
@@ -178,11 +181,16 @@ END
   sync
 }
 
+# NAME: the version of the schema in it; nothing where it is gone.
+version_of() {
+  found=$(grep -o '"version":[0-9]*' "$BACKUPS/$1.json") || :
+  printf '%s' "${found#*:}"
+}
+
 # VERSION: the newest backup of a schema below it.
 newest_below() {
   for file in $(ls -t "$BACKUPS" | grep '\.json$'); do
-    found=$(grep -o '"version":[0-9]*' "$BACKUPS/$file")
-    if [ "${found#*:}" -lt "$1" ]; then
+    if [ "$(version_of "${file%.json}")" -lt "$1" ]; then
       printf '%s' "${file%.json}"
       return
     fi
@@ -263,7 +271,14 @@ read_attempt() {
   read_version
   [ -e "$ATTEMPT" ] || return 0
   read -r started used head <"$ATTEMPT" || fail "$ATTEMPT cannot be read: remove it once you know what the last migration has done"
-  [ "$version" -lt "$head" ] || rm -f "$ATTEMPT"
+  [ "$version" != "$head" ] || rm -f "$ATTEMPT"
+}
+is_pending() { [ -e "$ATTEMPT" ] && [ "$version" -lt "$head" ]; }
+# It ended, as it wrote another version, and so is undone by nobody; but its release says what is not so.
+is_beyond() { [ -e "$ATTEMPT" ] && [ "$version" -gt "$head" ]; }
+refuse_label() {
+  fail "the migration has led to version $version of the schema; expected $HEAD, as the image's label" \
+    "baton.schema-head says. Build it again with a label and migrations that agree"
 }
 
 # A release that has migrated and never passed left no record. What it has done to the schema must be
@@ -297,7 +312,7 @@ forget_points() {
 }
 
 # NAME: whether nobody can have written much since.
-is_fresh() { [ $(($(date +%s) - $(stat -c %Y "$BACKUPS/$1.json"))) -lt 900 ]; }
+is_fresh() { [ -e "$BACKUPS/$1.json" ] && [ $(($(date +%s) - $(stat -c %Y "$BACKUPS/$1.json"))) -lt 900 ]; }
 
 end_leftovers() {
   sql >/dev/null <<'END'
@@ -314,6 +329,13 @@ run() {
       if [ -n "$REFUSE_FROM" ] && [ "$version" -ge "$REFUSE_FROM" ]; then
         refuse_return "$REFUSE_FROM" "$REASON"
       fi
+      if is_beyond; then
+        [ "$head" != "$HEAD" ] || refuse_label
+        # A release that knows of it.
+        [ "$HEAD" -lt "$version" ] || rm -f "$ATTEMPT"
+      fi
+      # It was undone by a migration down.
+      [ -z "$UNDONE" ] || rm -f "$ATTEMPT"
       check_points
       made=
       if [ "$version" -lt "$HEAD" ]; then
@@ -345,9 +367,9 @@ run() {
       end_leftovers
       left="nothing of it remains"
       left_by=
-      if [ -e "$ATTEMPT" ]; then
+      if is_pending; then
         schema_now >/tmp/schema
-        if cmp -s /tmp/schema "$BACKUPS/$used.schema"; then
+        if [ "$version" = "$(version_of "$used")" ] && cmp -s /tmp/schema "$BACKUPS/$used.schema"; then
           :
         elif [ -n "$RESTORE" ] && [ "$started" != "$JOB" ]; then
           # Since then it may have been used, for how long nobody knows.
@@ -382,17 +404,13 @@ run() {
       printf '%s %s\n' "$JOB" "$name" >>"$log"
       ;;
     reached)
-      read_version
-      said="the migration has led to version $version of the schema; expected $HEAD, as the image's label"
-      said="$said baton.schema-head says. Build it again with a label and migrations that agree"
+      read_attempt
       if [ "$version" -lt "$HEAD" ]; then
         # It has ended by itself: nothing of it is half done.
         rm -f "$ATTEMPT"
-        fail "$said"
+        refuse_label
       fi
-      # Where none was attempted, a later release may have come by before.
-      [ "$version" = "$HEAD" ] || [ ! -e "$ATTEMPT" ] || fail "$said"
-      rm -f "$ATTEMPT"
+      if is_beyond; then refuse_label; fi
       ;;
     backup)
       time=$(date -u +%Y%m%dT%H%M%SZ)

@@ -1,5 +1,7 @@
 import * as assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import type { SchemaRecord } from "../../release/schema";
+import type { RecordedResource } from "../../stack-state";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
 import { labels, PASSWORD, pushImage, schema, withDatabase } from "../support/database";
 import { ROOM } from "../support/releases";
@@ -138,6 +140,26 @@ describe("Database", () => {
     assert.equal(variable(look, "RUNS_ON"), undefined);
   });
 
+  it("goes back to a release without labels that has passed on the schema as it is", async () => {
+    const plain = pushImage(harness, {}, "dev-2", "qa-2");
+    const lastOutputs = {
+      release: { imageTag: "dev-2", digest: plain },
+      schema: schema(8, "contract"),
+    };
+    pushImage(harness, {}, "dev-3");
+    const fromPlain = { config: { rollbackOf: "dev-3" }, lastOutputs };
+    const run = await harness.run(withDatabase("dev-2", fromPlain));
+    const [look] = specOf(jobs(run).get("database-points-dev-2-from-dev-3")).template.spec
+      .containers;
+    assert.equal(variable(look, "RUNS_ON"), "8");
+    pushImage(harness, labels(9, "contract"), "dev-9");
+    const contracted = { config: { rollbackOf: "dev-9" }, lastOutputs };
+    const refused = await harness.run(withDatabase("dev-2", contracted));
+    const [asks] = specOf(jobs(refused).get("database-schema-dev-2-from-dev-9")).template.spec
+      .containers;
+    assert.equal(variable(asks, "REFUSE_FROM"), "9");
+  });
+
   it("asks the database before it leaves a point of no return", async () => {
     const lastOutputs = { release: { imageTag: "dev-8", digest }, schema: schema(8, "contract") };
     const run = await harness.run(
@@ -206,6 +228,96 @@ describe("Database", () => {
 
     const without = await harness.run(withDatabase("dev-6", options, { migration }));
     assert.deepEqual([...jobs(without).keys()], ["database-schema-dev-6-from-dev-8"]);
+  });
+
+  describe("after deployments that have not passed", () => {
+    /** The Jobs of a state, as the engine makes and keeps them. */
+    class Recorded {
+      private seconds = 0;
+      readonly all = new Map<string, RecordedResource & { readonly inputs: unknown }>();
+
+      /** @returns which Jobs are made, as they are new or not the same any more */
+      follow(run: Run): string[] {
+        return [...jobs(run)].flatMap(([name, { inputs }]) => {
+          const urn = `urn:pulumi:qa::baton::baton:components:Database$kubernetes:batch/v1:Job::${name}`;
+          if (isDeepStrictEqual(this.all.get(urn)?.inputs, inputs)) return [];
+          const { metadata, spec } = inputs as { metadata: object; spec: object };
+          const creationTimestamp = new Date(1000 * ++this.seconds).toISOString();
+          const made = { name: `${name}-${this.seconds}`, creationTimestamp };
+          const outputs = { metadata: { ...metadata, ...made }, spec };
+          this.all.set(urn, { type: "kubernetes:batch/v1:Job", inputs, outputs });
+          return [name.replace(/^database-/, "")];
+        });
+      }
+
+      /** A release that passes takes away what others have left. */
+      passed(release: string): void {
+        for (const urn of this.all.keys()) {
+          if (!/::database-[a-z]+(-down)?-(.*)$/.exec(urn)?.[2]?.startsWith(release)) {
+            this.all.delete(urn);
+          }
+        }
+      }
+    }
+    const deploy = async (
+      recorded: Recorded,
+      tag: string,
+      { config = {}, last = schema(6), at = 6, database = {} },
+    ) => {
+      const lastOutputs = { release: { imageTag: "dev-6", digest }, schema: last };
+      const options = {
+        config,
+        lastOutputs,
+        recorded: Object.fromEntries(recorded.all),
+        database: { version: at, backup: "" },
+      };
+      return recorded.follow(await harness.run(withDatabase(tag, options, database)));
+    };
+    const forward = ["before", "migrate", "reached", "integrity"].map((step) => `${step}-dev-8`);
+    const back = { config: { rollbackOf: "dev-8" } };
+
+    it("asks the database on each way back, though it was asked before", async () => {
+      const recorded = new Recorded();
+      assert.deepEqual(await deploy(recorded, "dev-8", {}), forward);
+      assert.deepEqual(await deploy(recorded, "dev-8", {}), [], "nothing is left to do");
+      assert.deepEqual(await deploy(recorded, "dev-6", back), ["schema-dev-6-from-dev-8"]);
+      assert.deepEqual(await deploy(recorded, "dev-6", back), []);
+      recorded.passed("dev-6-from-dev-8");
+      assert.deepEqual(await deploy(recorded, "dev-6", back), []);
+      assert.deepEqual(await deploy(recorded, "dev-8", {}), forward);
+      for (const times of [1, 0]) {
+        const made = await deploy(recorded, "dev-6", back);
+        assert.deepEqual(made, times === 1 ? ["schema-dev-6-from-dev-8"] : []);
+      }
+      recorded.passed("dev-6-from-dev-8");
+      assert.deepEqual(await deploy(recorded, "dev-6", back), [], "nor once that has passed");
+    });
+
+    it("migrates again what was migrated down, though it was migrated before", async () => {
+      const recorded = new Recorded();
+      const known = { last: schema(8, "contract"), at: 8 };
+      assert.deepEqual(await deploy(recorded, "dev-8", {}), forward);
+      recorded.passed("dev-8");
+      const down = ["before-down", "down", "schema"].map((step) => `${step}-dev-6-from-dev-8`);
+      const goesDown = { ...back, ...known, database: DOWN };
+      assert.deepEqual(await deploy(recorded, "dev-6", goesDown), down);
+      // It has failed after that, and people go forward again.
+      assert.deepEqual(await deploy(recorded, "dev-8", known), forward);
+      assert.deepEqual(await deploy(recorded, "dev-8", known), []);
+      assert.deepEqual(await deploy(recorded, "dev-6", goesDown), down);
+    });
+
+    it("tells long tags apart", async () => {
+      const [to = "", ...left] = [20, 21, 22].map((build) => `dev-1795282980${build}`);
+      pushImage(harness, labels(6), to, to.replace("dev", "qa"));
+      const names = [];
+      for (const rollbackOf of left) {
+        pushImage(harness, labels(8, "contract"), rollbackOf);
+        names.push(...(await deploy(new Recorded(), to, { config: { rollbackOf } })));
+      }
+      assert.equal(new Set(names).size, 2, names.join(" "));
+      assert.ok(names.every((name) => name.length < 45));
+    });
   });
 
   it("is beside releases that stand side by side, which ask for the same last outputs", async () => {

@@ -98,6 +98,27 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
     assert.ok((await readdir(backups)).some((name) => /^replaced-.*\.dump$/.test(name)));
   });
 
+  it("undoes a version that has only changed data", async () => {
+    await passes("before", release(7));
+    const job = migration(7, "a", true);
+    await passes("guard", job);
+    await rows("INSERT INTO migrations VALUES (6); UPDATE orders SET id = 0");
+    assert.match(await fails("guard", job), /before-7 is restored/);
+    assert.equal(await rows("SELECT sum(id) FROM orders"), "5050");
+  });
+
+  it("is done with a migration that was migrated down", async () => {
+    await passes("before", release(7, "6=contract"));
+    await passes("guard", migration(7, "a", true, "6=contract"));
+    await rows(to(6));
+    await rows(
+      "DROP TABLE version_6; DELETE FROM migrations WHERE version = 6; CREATE INDEX ON orders (id)",
+    );
+    await passes("before", { ...release(0), RUNS_ON: "5", REFUSE_FROM: "6", UNDONE: "yes" });
+    await passes("before", release(8));
+    assert.equal(await passes("guard", migration(8, "b", true)), "");
+  });
+
   it("never undoes a migration that has succeeded, whatever comes next", async () => {
     for (const [head, restores] of [
       [6, true],
@@ -158,6 +179,8 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
         assert.match(said, RegExp(`led to version ${leads} .* expected ${says}`), attempt);
       }
     }
+    // Nor is it taken a second time.
+    assert.match(await fails("before", release(7)), /led to version 8 .* expected 7/);
     // The same, built again: what the former one has done was not half of anything.
     await passes("before", release(8));
     await passes("before", release(9));

@@ -372,6 +372,27 @@ describe("a database", () => {
     assert.equal(await runs(), stable);
   });
 
+  it("refuses the way back anew, though the one before was open", async () => {
+    const next = schema + 1;
+    const tag = `build-${first + 5}`;
+    await ends(0, "unhold", tag, "--reason", "again");
+    await configure({ target: next });
+    // What the integrity suite does not let through.
+    await rows("INSERT INTO applied VALUES (1)");
+    const text = asLine(await deploy(5, tag));
+    assert.match(text, new RegExp(`does not run on it, as it was contracted at ${next}`));
+    assert.match(text, new RegExp(`there is no way back to ${stable}`));
+    assert.equal(await runs(), stable);
+    const [, backup = ""] = /--backup (before-\S+?)`/.exec(text) ?? [];
+    const live = ["--yes", "--overwrite-live"];
+    await ends(0, "restore", ENVIRONMENT, "--backup", backup, ...live);
+    await rows("DELETE FROM applied WHERE version = 1; INSERT INTO applied VALUES (1)");
+    assert.equal(await applied(), upTo(schema));
+    await configure({ target: schema });
+    await deploy(0, stable);
+    assert.equal(await runs(), stable);
+  });
+
   it("is restored into an empty database (long)", async () => {
     const sums = () => rows("SELECT count(*), sum(id) FROM version_1");
     const before = await sums();

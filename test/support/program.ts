@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import { TEXT_KEYS } from "../../config";
 import program from "../../index";
+import type { RecordedResource } from "../../stack-state";
 import { RegistryServer } from "./registry";
 
 export const ROOT = join(__dirname, "..", "..");
@@ -58,6 +59,8 @@ export interface RunOptions {
   readonly otherConfig?: Readonly<Record<string, string>>;
   /** What the stack's last successful `up` has left. */
   readonly lastOutputs?: Tree;
+  /** What there is of former runs, by URN. */
+  readonly recorded?: Readonly<Record<string, RecordedResource>>;
   /** What the Jobs find in the environment's database. */
   readonly database?: { readonly version: number; readonly backup: string };
   /** Runs as a preview in which nothing that a provider computes is known. */
@@ -172,7 +175,7 @@ export class ProgramHarness {
 /** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
 export async function register(
   program: () => unknown,
-  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs" | "database"> & {
+  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs" | "recorded" | "database"> & {
     readonly project?: string;
   } = { stack: "qa" },
   resources: Registered[] = [],
@@ -218,7 +221,7 @@ export async function promiseOf<T>(output: pulumi.Output<T>): Promise<T> {
 }
 
 function mocks(
-  options: Pick<RunOptions, "preview" | "lastOutputs" | "database">,
+  options: Pick<RunOptions, "preview" | "lastOutputs" | "recorded" | "database">,
 ): pulumi.runtime.Mocks {
   return {
     newResource(args) {
@@ -231,6 +234,9 @@ function mocks(
     call(args) {
       if (args.token === "pulumi:pulumi:readStackOutputs") {
         return { ...(args.inputs as Tree), outputs: options.lastOutputs ?? {} };
+      }
+      if (args.token === "pulumi:pulumi:readStackResourceOutputs") {
+        return { ...(args.inputs as Tree), outputs: options.recorded ?? {} };
       }
       throw new Error(`the program calls ${args.token}, which no mock answers`);
     },

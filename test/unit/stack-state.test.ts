@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { after, beforeEach, describe, it } from "mocha";
 import * as pulumi from "@pulumi/pulumi";
-import { LastOutputs } from "../../last-outputs";
+import { StackState } from "../../stack-state";
 
 /** As gRPC hands on what the engine says. */
 const UNREADABLE = "failed to load checkpoint: EOF";
 
-describe("what the last successful run has left", () => {
+describe("what is recorded of the stack itself", () => {
   let asked: unknown[];
   let failures: number;
   beforeEach(async () => {
@@ -29,8 +29,8 @@ describe("what the last successful run has left", () => {
   after(() => pulumi.runtime.disconnect());
 
   it("is read once, from the stack itself", async () => {
-    const last = new LastOutputs("prod");
-    const found = await Promise.all([last.get("earnedTag"), last.get("release")]);
+    const state = new StackState("prod");
+    const found = await Promise.all([state.output("earnedTag"), state.output("release")]);
     assert.deepEqual(found, ["qa-7", undefined]);
     const token = "pulumi:pulumi:readStackOutputs";
     assert.deepEqual(asked, [{ token, name: "organization/baton/prod" }]);
@@ -38,12 +38,12 @@ describe("what the last successful run has left", () => {
 
   it("is read again where it was just being written", async () => {
     failures = 2;
-    assert.equal(await new LastOutputs("prod").get("earnedTag"), "qa-7");
+    assert.equal(await new StackState("prod").output("earnedTag"), "qa-7");
     assert.equal(asked.length, 3);
   });
 
   it("fails with the engine's own words where it cannot be read", async () => {
     failures = Infinity;
-    await assert.rejects(new LastOutputs("prod").get("earnedTag"), new RegExp(UNREADABLE));
+    await assert.rejects(new StackState("prod").output("earnedTag"), new RegExp(UNREADABLE));
   });
 });
