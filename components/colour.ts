@@ -10,7 +10,6 @@ import { Rollout } from "./rollout";
 import {
   AWAITED_ELSEWHERE,
   REPLICAS_ELSEWHERE,
-  autoscaledFrom,
   autoscalerSpec,
   budgetSpec,
   deploymentAnnotations,
@@ -101,7 +100,8 @@ export class Colour extends pulumi.ComponentResource {
         deployment: name,
         spec: contentHash(begins.spec),
         ...(atLeast === undefined ? {} : { atLeast }),
-        ...(inSteps ? {} : autoscaledFrom(workload)),
+        // Those that it had before, an earlier canary may have taken.
+        pods: inSteps ? 1 : replicasOf(workload),
       },
       {
         ...this.child,

@@ -9,7 +9,7 @@ export interface RolloutArgs {
   readonly spec: pulumi.Input<string>;
   /** Another Deployment, whose live number of pods this one must have as well. */
   readonly atLeast?: string;
-  /** How many pods it must have at least, where its manifest does not say. */
+  /** How many pods it must have at least, whatever its manifest says. */
   readonly pods?: number;
   /**
    * Of a Deployment whose releases take each other's place, the pods: one that fails makes way for the

@@ -192,7 +192,7 @@ export function leftToAutoscaler({ autoscale }: WorkloadConfig): pulumi.CustomRe
 }
 
 /** What a rollout waits for before there is traffic that an autoscaler could count by. */
-export function autoscaledFrom({ autoscale }: WorkloadConfig): { pods?: number } {
+function autoscaledFrom({ autoscale }: WorkloadConfig): { pods?: number } {
   return autoscale === undefined ? {} : { pods: autoscale.minReplicas };
 }
 

@@ -33,7 +33,7 @@ export interface RolloutInputs {
   readonly spec: string;
   /** Another Deployment, whose live number of pods this one must have as well. */
   readonly atLeast?: string;
-  /** How many pods it must have at least, where its manifest does not say. */
+  /** How many pods it must have at least, whatever its manifest says. */
   readonly pods?: number;
   /**
    * Of a Deployment whose releases take each other's place, the pods: one that fails makes way for the

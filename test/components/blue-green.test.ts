@@ -162,6 +162,14 @@ describe("blueGreen", () => {
     ]);
   });
 
+  it("waits for as many pods as it declares, whose number Pulumi may not see changed", async () => {
+    const run = await releases.deploy(undefined, {
+      workloads: { web: { autoscale: null, replicas: 4 } },
+    });
+    const rollout = find(run, "promotion:index:Rollout", "web-stage-45-rollout");
+    assert.equal(rollout?.inputs["pods"], 4);
+  });
+
   it("keeps no secret in its record", async () => {
     const { outputs } = await releases.deploy();
     assert.ok(!JSON.stringify(outputs["colours"]).includes("generated-"));

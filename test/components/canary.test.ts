@@ -60,6 +60,7 @@ describe("canary", () => {
     assert.deepEqual(deployment.options.ignoreChanges, ["spec.replicas"]);
     const rollout = find(run, ROLLOUT, "web-stage-46-rollout");
     assert.equal(rollout.inputs["atLeast"], undefined);
+    assert.equal(rollout.inputs["pods"], 1, "also where an earlier canary has taken all");
     const gate = gateOf(run);
     assert.ok(gate.dependsOn.includes("verification-smoke"));
     assert.ok(gate.dependsOn.includes("web-stage-45"), "which then keeps its pods");

@@ -42,6 +42,12 @@ describe("a rollout", () => {
     assert.equal(replicas(), 3);
   });
 
+  it("is not complete without pods, where a canary has taken them", async () => {
+    cluster.patch(`${DEPLOYMENTS}/web`, { spec: { replicas: 0 } });
+    await create({ ...inputs, pods: 1 }, run);
+    assert.equal(replicas(), 1);
+  });
+
   it("takes none of those away that an autoscaler has found to be needed", async () => {
     cluster.patch(`${DEPLOYMENTS}/web`, { spec: { replicas: 6 } });
     await create({ ...inputs, pods: 3, atLeast: "former" }, run);
