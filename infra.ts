@@ -208,8 +208,9 @@ async function declareEnvironment(
     ...rollsOut,
     dependsOn: [...rollsOut.dependsOn, new Promise<pulumi.Resource>((done) => (unshared = done))],
   };
-  // What is gone back to, has been verified.
-  const unshares = byCanary && !back;
+  // With blueGreen, too: the canary that was killed may be of a former strategy. What is gone back to,
+  // has been verified.
+  const unshares = !back;
   const workloads = Object.entries(config.workloads).map(([name, workload]) => {
     const args = {
       namespace,
@@ -262,7 +263,7 @@ async function declareEnvironment(
       service: workload.name ?? name,
       to: selectorLabels(component.objectName),
       from: stable === undefined ? legacy : selectorLabels(stable),
-      route: byCanary && isRouted(config, workload) ? name : undefined,
+      route: isRouted(config, workload) ? name : undefined,
     };
     return [{ one, name, workload, component, stable, to }];
   });
@@ -385,7 +386,6 @@ async function declareEnvironment(
     irreversible,
     former: Object.values(kept?.workloads ?? {}).map(({ objectName }) => objectName),
     inPlace,
-    inSteps: byCanary,
     after: switched,
   });
   const { earnedTag, suites } = verification.earnTag();

@@ -11,6 +11,8 @@ export type UnsharedArgs = Omit<CanaryArgs, "inPlace">;
  */
 export class Unshared extends pulumi.CustomResource {
   constructor(name: string, args: UnsharedArgs, opts?: pulumi.CustomResourceOptions) {
-    super("promotion:index:Unshared", name, { ...args }, opts);
+    // A preview does not ask: with blueGreen, nobody has a share but by a canary of long ago.
+    const asked = pulumi.runtime.isDryRun() ? {} : { isLookedFor: true };
+    super("promotion:index:Unshared", name, { ...args, ...asked }, opts);
   }
 }

@@ -49,8 +49,6 @@ export interface InUse {
   readonly former: readonly string[];
   /** Those whose releases take each other's place. */
   readonly inPlace: readonly string[];
-  /** Whether releases take their traffic in steps here. */
-  readonly inSteps: boolean;
   /** What must be there before. */
   readonly after: readonly pulumi.Resource[];
 }
@@ -201,16 +199,7 @@ export class Verification extends pulumi.ComponentResource {
 
   /** Watches the release in use, before the tag. */
   bake(inUse: InUse): void {
-    const {
-      deployments,
-      bake = 0,
-      analysis,
-      switches,
-      irreversible,
-      former,
-      inPlace,
-      inSteps,
-    } = inUse;
+    const { deployments, bake = 0, analysis, switches, irreversible, former, inPlace } = inUse;
     const { namespace, context } = this.args;
     if (deployments.length === 0) return;
     const gate = new Bake(
@@ -222,11 +211,10 @@ export class Verification extends pulumi.ComponentResource {
         spec: this.verifies,
         seconds: bake,
         analysis: asText(analysis),
-        ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches) }),
+        ...(switches.length === 0 ? {} : { traffic: JSON.stringify(switches), lease: LEASE }),
         ...(irreversible === undefined ? {} : { irreversible }),
         ...(former.length === 0 ? {} : { former: former.join(",") }),
         ...(inPlace.length === 0 ? {} : { inPlace: inPlace.join(",") }),
-        ...(inSteps ? { lease: LEASE } : {}),
       },
       { ...this.child, dependsOn: [...this.last, ...inUse.after] },
     );

@@ -61,10 +61,13 @@ export class Lease {
     }
   }
 
-  /** Takes it from whoever holds it. */
+  /** Takes it from whoever holds it; where there is none, nobody does. */
   async seize(): Promise<void> {
-    while (!(await patiently(async () => this.take(await this.read()))))
-      await setTimeout(POLL_MILLISECONDS);
+    const take = async () => {
+      const lease = await this.read();
+      return lease === undefined || (await this.take(lease));
+    };
+    while (!(await patiently(take))) await setTimeout(POLL_MILLISECONDS);
   }
 
   /**

@@ -170,6 +170,22 @@ describe("blueGreen", () => {
     assert.equal(rollout?.inputs["pods"], 4);
   });
 
+  it("takes the share of a canary of the former strategy before its own pods come up", async () => {
+    const canary = await releases.deploy(undefined, { rollout: { strategy: "canary" } });
+    const run = await releases.deployNext(canary.outputs);
+    const unshared = find(run, "promotion:index:Unshared", "unshared");
+    assert.match(String(unshared?.inputs["traffic"]), /"both":{"baton\/workload":"web"}/);
+    assert.equal(unshared?.inputs["isLookedFor"], true, "each time but in a preview");
+    assert.ok(find(run, DEPLOYMENT, "web-stage-46")?.dependsOn.includes("unshared"));
+    assert.ok(!find(run, DEPLOYMENT, "web-stage-45")?.dependsOn.includes("unshared"));
+    const bake = find(run, "promotion:index:Bake", "verification-bake");
+    assert.equal(bake?.inputs["lease"], unshared.inputs["lease"], "and stops who drives it");
+    harness.registry.push("build 45", "prod-v1.4.0");
+    const back = await releases.deploy(run.outputs, { rollbackOf: "stage-46" });
+    const switched = find(back, "promotion:index:Bake", "verification-bake");
+    assert.equal(switched?.inputs["lease"], bake?.inputs["lease"]);
+  });
+
   it("keeps no secret in its record", async () => {
     const { outputs } = await releases.deploy();
     assert.ok(!JSON.stringify(outputs["colours"]).includes("generated-"));

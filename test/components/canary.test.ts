@@ -174,6 +174,10 @@ describe("canary", () => {
     const gate = gateOf(run);
     assert.match(String(gate.inputs["traffic"]), /"route":"web"/);
     assert.match(String(find(run, BAKE, "verification-bake").inputs["traffic"]), /"route":"web"/);
+    const blueGreen = { rollout: { strategy: "blueGreen" }, quota: ROOM };
+    const switched = await releases.deployNext(first.outputs, { ...GATEWAY, ...blueGreen });
+    const bake = find(switched, BAKE, "verification-bake");
+    assert.match(String(bake.inputs["traffic"]), /"route":"web"/, "a killed one has divided it");
     const route = run.resources.find(({ type }) => type.endsWith(":HTTPRoute"));
     assert.ok(route);
     assert.ok(gate.dependsOn.includes(route.name));
