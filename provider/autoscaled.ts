@@ -23,9 +23,15 @@ export function read(inputs: AutoscaledInputs): Promise<AutoscaledInputs> {
  * The autoscaler is gone: the Deployment has as many pods as it declares, where it does.
  * @throws Error when the cluster cannot be asked, or the pods do not come up.
  */
-export async function remove(inputs: AutoscaledInputs, run: Pick<Run, "signal">): Promise<void> {
+export async function remove(inputs: AutoscaledInputs, run: Run): Promise<void> {
   const { context, namespace, deployment } = inputs;
-  const apps = kubeconfigOf(context).makeApiClient(AppsV1Api);
+  const kubeconfig = kubeconfigOf(context);
+  // The state says what it was called then; a context that was renamed since must not stop an `up`.
+  if (context !== undefined && kubeconfig.getContextObject(context) === null) {
+    run.tell(`${namespace}/${deployment} keeps its pods: the kubeconfig has no context ${context}`);
+    return;
+  }
+  const apps = kubeconfig.makeApiClient(AppsV1Api);
   const read = () => apps.readNamespacedDeployment({ namespace, name: deployment }).catch(absent);
   const current = await patiently(read).catch((error: unknown) => {
     throw new Error(`${namespace}/${deployment} cannot be read: ${answerOf(error)}`);

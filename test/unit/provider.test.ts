@@ -76,6 +76,16 @@ describe("the provider", () => {
       assert.deepEqual(replicas(), { replicas: 3 });
       await provider.delete?.("id", urn("Autoscaled"), inputs);
       assert.deepEqual(replicas(), { replicas: 2 });
+      const conditions = [{ type: "Progressing", reason: "ProgressDeadlineExceeded" }];
+      const selector = { matchLabels: { app: "web" } };
+      cluster.patch(`${deployments}/web`, {
+        spec: { replicas: 1, selector, template: {} },
+        status: { conditions },
+      });
+      await assert.rejects(
+        provider.delete?.("id", urn("Autoscaled"), inputs) ?? Promise.resolve(),
+        /the rollout of qa\/web made no progress for 600 s/,
+      );
     } finally {
       await cluster.stop();
     }

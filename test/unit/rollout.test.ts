@@ -28,7 +28,11 @@ describe("a rollout", () => {
   afterEach(() => cluster.stop());
 
   const inputs = { namespace: "qa", deployment: "web", spec: "one" };
-  const run = { signal: new AbortController().signal };
+  const told: string[] = [];
+  const run = {
+    signal: new AbortController().signal,
+    tell: (line: string) => void told.push(line),
+  };
   const replicas = () =>
     (cluster.get(`${DEPLOYMENTS}/web`)?.["spec"] as { replicas: number }).replicas;
 
@@ -72,6 +76,13 @@ describe("a rollout", () => {
     await remove({ ...inputs, deployment: "gone" }, run);
     cluster.failure = 403;
     await assert.rejects(remove(inputs, run), /qa\/web cannot be read: the cluster answered 403/);
+  });
+
+  it("is left as it is once its autoscaler is gone, where its context is called otherwise now", async () => {
+    cluster.patch(`${DEPLOYMENTS}/web`, { metadata: { annotations: { "baton/replicas": "2" } } });
+    await remove({ ...inputs, context: "old" }, run);
+    assert.equal(replicas(), 1);
+    assert.deepEqual(told, ["qa/web keeps its pods: the kubeconfig has no context old"]);
   });
 
   describe("that is given more pods than there is room for", () => {
