@@ -53,11 +53,12 @@ export async function abort(
   if (over.length > 0) {
     context.print(`${environment}: ${over.join(" and ")} stopped; whoever deploys goes back now.`);
   }
-  // Whoever hears of an abort may also leave the pods as they are.
+  // Whoever hears of an abort may also leave the pods as they are; and who comes later does not know of
+  // it where no rollout was begun.
   for (const what of left) {
     const text = unheard.includes(what)
       ? "nobody deploys now. Whoever carries it on will hear"
-      : "whoever deploys goes back now";
+      : "whoever deploys now goes back, and nobody who begins later";
     context.print(`${environment}: ${what} is marked; ${text}.`);
   }
   return { outcome: "done", environment, stopped, reason };

@@ -6,6 +6,7 @@ import {
   PatchStrategy,
   type KubeConfig,
   type KubernetesObject,
+  type V1Deployment,
   type V1Job,
 } from "@kubernetes/client-node";
 import { VERIFICATION } from "../components/internal/labels";
@@ -79,22 +80,10 @@ export class Cluster {
     const stopped = new Map<string, string>();
     const unheard: string[] = [];
     for (const deployment of deployments) {
-      const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
-      const bake = runningBake(deployment);
-      // Its pods may all be there, and nobody has seen it.
-      const isAwaited = isRolledOut(deployment);
-      const progressing = isAwaited || rolloutStatus(deployment) === "progressing";
-      if (bake === undefined && !progressing) continue;
-      const what = bake === undefined ? `the rollout of ${name}` : `the bake of ${name}`;
-      const pods = bake ?? JSON.stringify(deployment.spec?.template);
-      if (begun !== undefined && begun.get(what) !== pods) continue;
-      const annotations = { [ABORT]: abortOf(new Date(), who, reason) };
-      // Whoever changes it meanwhile goes back already, or will be asked again.
-      await this.patch("apps/v1", "Deployment", name, {
-        metadata: { annotations, resourceVersion },
-      });
-      stopped.set(what, pods);
-      if (isAwaited || (bake !== undefined && !isUndone(deployment))) unheard.push(what);
+      const marked = await this.mark(deployment, abortOf(new Date(), who, reason), begun);
+      if (marked === undefined) continue;
+      stopped.set(marked.what, marked.pods);
+      if (marked.isUnheard) unheard.push(marked.what);
     }
     const said: string[] = [];
     if (begun !== undefined) return { stopped, unheard, said };
@@ -102,8 +91,8 @@ export class Cluster {
     for (const { metadata } of running) {
       // Its deadline is over: the Job fails, and whoever waits for it hears so.
       const spec = { activeDeadlineSeconds: 1 };
-      await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
-      stopped.set(`the suite ${metadata?.name ?? ""}`, "");
+      const isThere = await this.patch("batch/v1", "Job", metadata?.name ?? "", { spec });
+      if (isThere) stopped.set(`the suite ${metadata?.name ?? ""}`, "");
     }
     // Whoever waits for a suite leaves what runs as it is; and before a rollout, it is as it was.
     const isVerified = running.some(({ metadata }) => isSuite(metadata?.labels ?? {}));
@@ -112,6 +101,38 @@ export class Cluster {
       said.push(...(await undo.undo()).said);
     }
     return { stopped, unheard, said };
+  }
+
+  /** Puts an abort to what goes on of a Deployment. @returns what that is; nothing where nothing does. */
+  private async mark(
+    deployment: V1Deployment,
+    abort: string,
+    begun: ReadonlyMap<string, string> | undefined,
+  ): Promise<
+    { readonly what: string; readonly pods: string; readonly isUnheard: boolean } | undefined
+  > {
+    const { name = "", resourceVersion = "" } = deployment.metadata ?? {};
+    const bake = runningBake(deployment);
+    // Its pods may all be there, and nobody has seen it.
+    const isAwaited = isRolledOut(deployment);
+    const progressing = isAwaited || rolloutStatus(deployment) === "progressing";
+    if (bake === undefined && !progressing) return undefined;
+    const what = bake === undefined ? `the rollout of ${name}` : `the bake of ${name}`;
+    const pods = bake ?? JSON.stringify(deployment.spec?.template);
+    if (begun !== undefined && begun.get(what) !== pods) return undefined;
+    const annotations = { [ABORT]: abort };
+    const change = { metadata: { annotations, resourceVersion } };
+    if (await this.patch("apps/v1", "Deployment", name, change)) {
+      const isUnheard = isAwaited || (bake !== undefined && !isUndone(deployment));
+      return { what, pods, isUnheard };
+    }
+    // It has changed meanwhile: it may go back already, or go on to its bake.
+    const { namespace } = this;
+    const apps = this.kubeconfig.makeApiClient(AppsV1Api);
+    const now = await this.ask(() => apps.readNamespacedDeployment({ namespace, name })).catch(
+      absent,
+    );
+    return now === undefined ? undefined : this.mark(now, abort, begun);
   }
 
   /**
@@ -157,7 +178,13 @@ export class Cluster {
     return `app.kubernetes.io/managed-by=pulumi,app.kubernetes.io/instance=${this.environment}`;
   }
 
-  private async patch(apiVersion: string, kind: string, name: string, change: Tree): Promise<void> {
+  /** @returns whether it was changed: not where it is gone, or has changed since it was read. */
+  private async patch(
+    apiVersion: string,
+    kind: string,
+    name: string,
+    change: Tree,
+  ): Promise<boolean> {
     const api = KubernetesObjectApi.makeApiClient(this.kubeconfig);
     const { namespace } = this;
     const metadata = isTree(change["metadata"]) ? change["metadata"] : {};
@@ -170,9 +197,11 @@ export class Cluster {
           PatchStrategy.MergePatch,
         ),
       );
+      return true;
     } catch (error) {
       const passed = isAbsent(error) || (error instanceof ApiException && error.code === 409);
       if (!passed) throw error;
+      return false;
     }
   }
 

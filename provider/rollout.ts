@@ -56,13 +56,13 @@ const POLL_MILLISECONDS = 500;
  */
 export async function create(inputs: RolloutInputs, run: Pick<Run, "signal">): Promise<string> {
   const { context, namespace, deployment, template, spec, irreversible } = inputs;
-  if (template === undefined) return untilComplete(inputs, run);
   const undo = new Undo(kubeconfigOf(context), namespace, deployment);
   try {
     const formerAbort = await undo.begin({ spec, template, irreversible });
-    const id = await untilComplete(inputs, run, formerAbort);
-    await undo.complete();
-    return id;
+    for (;;) {
+      const id = await untilComplete(inputs, run, formerAbort);
+      if (await undo.complete(formerAbort)) return id;
+    }
   } catch (error) {
     throw error instanceof ApiException ? unreadable(namespace, deployment, error) : error;
   }
@@ -74,15 +74,13 @@ async function untilComplete(
   /** An abort of a former rollout stays there. */
   formerAbort?: string,
 ): Promise<string> {
-  const { context, namespace, deployment, template, spec, irreversible } = inputs;
+  const { context, namespace, deployment, inPlace = deployment, spec, irreversible } = inputs;
   const kubeconfig = kubeconfigOf(context);
   const apps = kubeconfig.makeApiClient(AppsV1Api);
   const failed = async (reasons: readonly string[]) => {
     // Whoever declares another one goes on with that.
-    const isOwn =
-      template !== undefined &&
-      (await new Undo(kubeconfig, namespace, deployment).state(spec)).isDeclared;
-    const names = isOwn ? namesOf(inputs.inPlace) : [];
+    const { isDeclared } = await new Undo(kubeconfig, namespace, deployment).state(spec);
+    const names = isDeclared ? namesOf(inPlace) : [];
     const said = await undoAll(kubeconfig, namespace, names, irreversible);
     for (const name of names) await new Undo(kubeconfig, namespace, name).end();
     const [head = "", ...rest] = [...reasons, ...said];

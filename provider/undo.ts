@@ -42,7 +42,8 @@ type Known = z.infer<typeof Known>;
 /** What is declared of a Deployment. */
 export interface Declared {
   readonly spec: string;
-  readonly template: string;
+  /** Where releases take each other's place. */
+  readonly template?: string | undefined;
   /** Why the release before must not run again by itself. */
   readonly irreversible?: string | undefined;
 }
@@ -87,7 +88,7 @@ export class Undo {
   async begin(declared: Declared): Promise<string> {
     const deployment = await this.read();
     const { spec, undone, template, abort: before } = knownOf(deployment);
-    const present = deployment.metadata?.annotations?.[ABORT] ?? "";
+    const present = abortIn(deployment);
     const abort = spec === declared.spec ? (before ?? present) : present;
     // With another template, Pulumi has changed the Deployment since.
     const isAgain = undone !== undefined && template === declared.template;
@@ -100,15 +101,22 @@ export class Undo {
 
   /**
    * The pods are there.
+   * @param formerAbort the abort that was there when the rollout began
+   * @returns whether it is over: not where it was aborted after all.
    * @throws ResourceFailed where they are the former ones, as others have failed.
    */
-  async complete(): Promise<void> {
+  async complete(formerAbort: string): Promise<boolean> {
     const { undone } = knownOf(await this.read());
     if (undone !== undefined && (await this.present()) !== undone) {
       await this.end();
       throw this.failed("it has made way with others");
     }
-    await this.write((known) => ({ ...known, abort: undefined, undone: undefined }));
+    let isOver = true;
+    await this.write((known, abort) => {
+      isOver = abort === formerAbort;
+      return isOver ? { ...known, abort: undefined, undone: undefined } : known;
+    });
+    return isOver;
   }
 
   /** The rollout has failed: whoever tries it again heeds no abort that is there already. */
@@ -165,14 +173,14 @@ export class Undo {
 
   /** Writes what is known, on top of what is known by then. */
   private async write(
-    change: (known: Known) => Known,
+    change: (known: Known, abort: string) => Known,
     others: Readonly<Record<string, string | null>> = {},
   ): Promise<void> {
     const { namespace, name } = this;
     await patiently(async () => {
       const deployment = await this.apps.readNamespacedDeployment({ namespace, name });
       const { resourceVersion } = deployment.metadata ?? {};
-      const known = JSON.stringify(change(knownOf(deployment)));
+      const known = JSON.stringify(change(knownOf(deployment), abortIn(deployment)));
       const annotations = { ...others, [ROLLOUT]: known } as Record<string, string>;
       const body = { metadata: { annotations, resourceVersion } };
       await this.apps.patchNamespacedDeployment({ namespace, name, body }, MERGE);
@@ -273,6 +281,10 @@ export function isRolledOut(deployment: V1Deployment): boolean {
 /** Whether it makes way, or has. */
 export function isUndone(deployment: V1Deployment): boolean {
   return knownOf(deployment).undone !== undefined;
+}
+
+function abortIn({ metadata }: V1Deployment): string {
+  return metadata?.annotations?.[ABORT] ?? "";
 }
 
 function knownOf({ metadata }: V1Deployment): Known {

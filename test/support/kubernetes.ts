@@ -27,6 +27,8 @@ export class KubernetesServer {
   readonly unconditional: string[] = [];
   /** Called when an object has been read. */
   afterRead: (path: string) => void = () => undefined;
+  /** Called when several have been. */
+  afterList: (path: string) => void = () => undefined;
 
   private constructor(
     private readonly server: Server,
@@ -113,6 +115,7 @@ export class KubernetesServer {
         .map(([, one]) => one)
         // The tests' pods have no labels.
         .filter((one) => path.endsWith("/pods") || isSelected(one, labels));
+      this.afterList(path);
       return [200, { items }];
     }
     if (method === "POST") {

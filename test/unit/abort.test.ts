@@ -71,7 +71,27 @@ describe("an abort from elsewhere", () => {
 
   it("claims nothing where it cannot be seen whether somebody has heard", async () => {
     web(1);
-    assert.equal(await run(), "qa: the rollout of web is marked; whoever deploys goes back now.");
+    assert.equal(
+      await run(),
+      "qa: the rollout of web is marked; whoever deploys now goes back, and nobody who begins later.",
+    );
+  });
+
+  it("is told again to what has changed meanwhile, and claims nothing where that was its end", async () => {
+    // Between what is read and the mark, its pods come; and then it is complete.
+    const ends = [
+      { status: { availableReplicas: 2 } },
+      { status: { availableReplicas: 2 }, metadata: { annotations: { [ROLLOUT]: "{}" } } },
+    ];
+    for (const end of ends) {
+      web(1, { [ROLLOUT]: BEGUN });
+      cluster.afterList = () => {
+        cluster.afterList = () => undefined;
+        cluster.patch(WEB, end);
+      };
+      if (end.metadata === undefined) assert.match(await run(), /the rollout of web is marked/);
+      else await assert.rejects(run());
+    }
   });
 
   it("is refused where nothing is rolled out", async () => {

@@ -40,6 +40,13 @@ describe("a rollout's peak", () => {
     assert.equal(pods(mergeTrees(plain, { workloads: { night } })), pods(plain) + 1);
   });
 
+  it("has room for the first pod of a canary beside two releases, also without a surge", () => {
+    const { defaults, own } = committedConfig("prod");
+    const rollout = { strategy: "canary", maxSurge: "0", maxUnavailable: "1" };
+    const config = Config.parse(mergeTrees(mergeTrees(defaults, own), { rollout }));
+    assert.equal(peakDemand(config).pods, 2 * 10 + 1 + 1, "and a suite");
+  });
+
   it("is three releases of a canary where a migration may leave it no steps", () => {
     const { defaults, own } = committedConfig("prod");
     const pods = (more: object) => {

@@ -1,7 +1,9 @@
 import * as assert from "node:assert/strict";
 import { remove } from "../../provider/autoscaled";
-import type { ResourceFailed } from "../../provider/cluster";
+import { setTimeout } from "node:timers/promises";
+import { ABORT, abortOf, type ResourceFailed } from "../../provider/cluster";
 import { create } from "../../provider/rollout";
+import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 
 const DEPLOYMENTS = "/apis/apps/v1/namespaces/qa/deployments";
@@ -83,6 +85,22 @@ describe("a rollout", () => {
     await remove({ ...inputs, context: "old" }, run);
     assert.equal(replicas(), 1);
     assert.deepEqual(told, ["qa/web keeps its pods: the kubeconfig has no context old"]);
+  });
+
+  it("beside another release hears of an abort from when nobody carried it on, and only once", async () => {
+    const ready = cluster.controller;
+    cluster.controller = (_, object) => ({ ...object, status: { observedGeneration: 1 } });
+    cluster.patch(`${DEPLOYMENTS}/web`, {});
+    const stop = new AbortController();
+    const killed = failure(create(inputs, stop));
+    await setTimeout(200);
+    stop.abort();
+    assert.match(await killed, /was stopped/);
+    const annotations = { [ABORT]: abortOf(new Date(), "bob@example.com", "not today") };
+    cluster.controller = ready;
+    cluster.patch(`${DEPLOYMENTS}/web`, { metadata: { annotations } });
+    assert.match(await failure(create(inputs, run)), /aborted by bob@example\.com: not today$/);
+    await create(inputs, run);
   });
 
   describe("that is given more pods than there is room for", () => {

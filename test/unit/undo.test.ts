@@ -189,8 +189,7 @@ describe("a release that fails in place of the one before", () => {
     assert.equal(imageNow(), "b");
     assert.equal(await find(rolledOut("b")), undefined, "its pods may not be there");
     assert.deepEqual((await undo().undo()).said, ["web runs the former release again"]);
-    await undo().begin(declared);
-    await undo().complete();
+    await undo().complete(await undo().begin(declared));
     assert.equal(imageNow(), "b");
   });
 
@@ -270,6 +269,20 @@ describe("a release that fails in place of the one before", () => {
     assert.equal(imageNow(), "b");
   });
 
+  it("hears of an abort from just before it is complete", async () => {
+    declareSlowly("b")();
+    let reads = 0;
+    cluster.afterRead = (path) => {
+      reads += path === WEB ? 1 : 0;
+      // The wait has read that the pods are there.
+      if (known()["abort"] === undefined || reads < 4) return;
+      cluster.afterRead = () => undefined;
+      putAbort();
+    };
+    assert.match(await failure(rollOut("b")), ABORTED);
+    assert.equal(imageNow(), "a");
+  });
+
   it("heeds no abort of another one, nor of its own bake", async () => {
     declareSlowly("b")();
     putAbort();
@@ -306,7 +319,7 @@ describe("a release that fails in place of the one before", () => {
     const undone = undo();
     await declare("b");
     await undone.undo();
-    await assert.rejects(undone.complete(), ResourceFailed);
+    await assert.rejects(undone.complete(""), ResourceFailed);
     assert.equal(imageNow(), "a");
   });
 
