@@ -50,7 +50,9 @@ export function peakDemand(config: Config): Demand {
     const replicas = workload.autoscale?.maxReplicas ?? workload.replicas ?? 1;
     const surge = workload.kind === "CronJob" ? 0 : surgePods(config.rollout.maxSurge, replicas);
     const beside = standsBeside(config, workload) ? formerBeside(config) : 0;
-    add(replicas * (1 + beside) + surge, workload.resources);
+    // A canary has one pod before it takes those of the one before the former release.
+    const first = beside === 1 ? 1 : 0;
+    add(replicas * (1 + beside) + Math.max(surge, first), workload.resources);
   }
   const { database } = config;
   // Ahead of the rollout, one after another; a scheduled backup may come at any time.
