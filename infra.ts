@@ -132,7 +132,8 @@ async function declareEnvironment(
     beside && release !== undefined
       ? await formerColours(state, release.imageTag)
       : { kept: undefined, served: false };
-  const jobs = databasePlan === undefined ? [] : databaseJobs(await state.resources());
+  const isPlanned = databasePlan !== undefined && databasePlan.kind !== "none";
+  const jobs = isPlanned ? databaseJobs(await state.resources()) : [];
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const { context } = config.cluster;

@@ -1,10 +1,10 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config, DatabaseConfig } from "../config-schema";
 import { qualifyImage } from "../registry/reference";
+import { slugOf } from "../release/colour";
 import type { Release } from "../release/eligibility";
 import {
   mergeSchemas,
@@ -55,6 +55,8 @@ const RETRY_SECONDS = 60;
 const BACKUPS = "/backups";
 /** By this, what a killed migration has left in the database is found. */
 const MIGRATION_SESSION = { name: "PGAPPNAME", value: "baton-migration" };
+/** Of a release in a Job's name, with room for what Pulumi puts behind it to make that unique. */
+const LONGEST_RELEASE = 30;
 /** Above any version: there is always something to back up before. */
 const ALWAYS = "999999999999999";
 const SCRIPTS = "/scripts";
@@ -101,7 +103,7 @@ export class Database extends pulumi.ComponentResource {
     this.createCronJobs();
     const { plan, release } = args;
     const from = release.rollbackOf === undefined ? "" : `-from-${release.rollbackOf}`;
-    this.release = slug(`${release.imageTag}${from}`);
+    this.release = slugOf(`${release.imageTag}${from}`, LONGEST_RELEASE);
     this.isRecorded = plan.kind !== "none";
     this.schema = this.follow(plan).apply((schema) => schema && recorded(schema, args.database));
     this.registerOutputs({});
@@ -247,15 +249,16 @@ export class Database extends pulumi.ComponentResource {
         image: migration.image ?? `${registry.repository}@${down.digest}`,
         command: migration.down,
       };
+      const isCrossed = reading.version.apply((at) => at >= refusal.from);
       const target = { name: "SCHEMA_TARGET", value: String(version) };
       const job = this.createJob(`down-${this.release}`, {
         containers: [this.step("down", step, [MIGRATION_SESSION, target])],
-        completions: reading.version.apply((at) => (at >= refusal.from ? 1 : 0)),
+        completions: isCrossed.apply((is) => (is ? 1 : 0)),
         deadlineSeconds: migration.timeoutSeconds,
         dependsOn: [reading],
       });
       migrated = [job];
-      isUndone = reading.version.apply((at) => (at >= refusal.from ? "yes" : ""));
+      isUndone = isCrossed.apply((is) => (is ? "yes" : ""));
     }
     const reading = this.read(
       `schema-${this.release}`,
@@ -475,12 +478,4 @@ function recorded(
 /** `5=contract 7=irreversible`. */
 function formatted(points: readonly SchemaPoint[]): string {
   return points.map(({ version, kind }) => `${version}=${kind}`).join(" ");
-}
-
-/** A tag as part of a name that Pulumi makes unique, and Kubernetes takes for a pod's. */
-function slug(tag: string): string {
-  const words = tag.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-  if (words.length <= 30) return words.replace(/-$/, "");
-  const hash = createHash("sha256").update(tag).digest("hex").slice(0, 6);
-  return `${words.slice(0, 23).replace(/-$/, "")}-${hash}`;
 }
