@@ -1,8 +1,7 @@
 import { Git } from "../ledger/git";
+import { REVISION } from "../registry/images";
 import type { Commits } from "../release/change-card";
 
-/** https://github.com/opencontainers/image-spec/blob/main/annotations.md */
-export const REVISION = "org.opencontainers.image.revision";
 /** As many as people read. */
 const LISTED = 20;
 

@@ -12,7 +12,7 @@ import {
   rowFor,
   type Ref,
 } from "../release/flow";
-import { REVISION } from "./commits";
+import { REVISION } from "../registry/images";
 import { fetchOrRefuse, type Context, type Report } from "./context";
 import { deploy } from "./deploy";
 import { FLOW_FILE, readFlow } from "./flow";

@@ -2,7 +2,7 @@ import { execa } from "execa";
 import { Refusal } from "../ledger/refusal";
 import { openRegistry } from "../registry/registry";
 import { checkBuild } from "../release/flow";
-import { REVISION } from "./commits";
+import { REVISION } from "../registry/images";
 import type { Context, Report } from "./context";
 
 export interface PublishOptions {

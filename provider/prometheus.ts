@@ -4,8 +4,9 @@ import { z } from "zod";
 /** Of one request, in milliseconds. */
 const TIMEOUT = 5_000;
 const RETRIES = 2;
-/** The variable that holds the token for a Prometheus that asks for one. */
+/** Variables: the token for a Prometheus that asks for one, and the `host[:port]` it is for. */
 const TOKEN = "BATON_PROMETHEUS_TOKEN";
+const TOKEN_HOST = "BATON_PROMETHEUS_HOST";
 
 /** https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries */
 const Value = z.tuple([z.number(), z.string()]);
@@ -29,7 +30,7 @@ export async function queryNumber(
   at?: Date,
 ): Promise<number | undefined> {
   const time = at === undefined ? {} : { time: String(at.getTime() / 1000) };
-  const token = process.env[TOKEN];
+  const token = tokenFor(address);
   const request = async () => {
     const response = await fetch(`${address.replace(/\/$/, "")}/api/v1/query`, {
       method: "POST",
@@ -65,7 +66,25 @@ export async function queryNumber(
   }
 }
 
-/** Node keeps what it knows of a failed connection in the cause. */
+/**
+ * The token for a Prometheus; undefined where the token is for another host. A stack file chooses
+ * the address, so a token without a host is given to none.
+ */
+function tokenFor(address: string): string | undefined {
+  const token = process.env[TOKEN];
+  if (!token) return undefined;
+  const { host } = new URL(address);
+  const own = process.env[TOKEN_HOST];
+  if (!own) {
+    throw new QueryError(
+      `environment: ${TOKEN_HOST} is missing; expected the Prometheus that ${TOKEN} is for. ` +
+        `Set it, as in ${TOKEN_HOST}=${host}.`,
+    );
+  }
+  return own === host ? token : undefined;
+}
+
+/** Node keeps the reason of a failed connection in the error's cause. */
 function reasonOf(error: unknown): string {
   const { cause, message } = error as Error & { cause?: { code?: string; message?: string } };
   return cause?.code ?? cause?.message ?? message;

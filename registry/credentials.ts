@@ -20,16 +20,28 @@ const DockerConfig = z.object({
 
 /**
  * Finds the credentials for a registry where `docker login`, `skopeo login` and CI systems leave
- * them: `BATON_REGISTRY_USERNAME` and `BATON_REGISTRY_PASSWORD`, else Docker's config.json
- * (`$DOCKER_CONFIG`, default `~/.docker`) with its credential helpers
- * (https://github.com/docker/docker-credential-helpers#development).
+ * them: `BATON_REGISTRY_USERNAME` and `BATON_REGISTRY_PASSWORD` for the registry that
+ * `BATON_REGISTRY_HOST` names, else Docker's config.json (`$DOCKER_CONFIG`, default `~/.docker`)
+ * with its credential helpers (https://github.com/docker/docker-credential-helpers#development).
+ * A stack file chooses the registry, so credentials without a host are given to none.
  *
+ * @param host `host[:port]` of the registry
  * @returns `undefined` when none are configured: the registry is then asked anonymously.
+ * @throws RegistryError when `BATON_REGISTRY_HOST` is missing, or Docker's configuration is broken.
  */
 export async function findCredentials(host: string): Promise<Credentials | undefined> {
   const username = process.env["BATON_REGISTRY_USERNAME"];
   const password = process.env["BATON_REGISTRY_PASSWORD"];
-  if (username && password) return { username, password };
+  if (username && password) {
+    const own = process.env["BATON_REGISTRY_HOST"];
+    if (!own) {
+      throw new RegistryError(
+        "environment: BATON_REGISTRY_HOST is missing; expected the registry that " +
+          `BATON_REGISTRY_USERNAME is for. Set it, as in BATON_REGISTRY_HOST=${host}.`,
+      );
+    }
+    if (own === host) return { username, password };
+  }
 
   const path = join(process.env["DOCKER_CONFIG"] ?? join(homedir(), ".docker"), "config.json");
   const config = await readDockerConfig(path);

@@ -271,6 +271,9 @@ export class OciRegistry implements Registry, Contents {
     credentials: Credentials | undefined,
   ): Promise<string> {
     const url = new URL(parameters["realm"] ?? "");
+    if (this.location.plainHttp !== true && url.protocol !== "https:") {
+      throw this.refused(`its token service is ${url.origin}, and credentials go over HTTPS only`);
+    }
     if (parameters["service"] !== undefined) url.searchParams.set("service", parameters["service"]);
     url.searchParams.set("scope", `repository:${this.name}:pull,push`);
     this.authorization = credentials === undefined ? undefined : basic(credentials);
@@ -296,8 +299,8 @@ export class OciRegistry implements Registry, Contents {
   private refused(reason: string): RegistryError {
     return new RegistryError(
       `${this.location.repository}: the registry at ${this.base} refuses access: ${reason}. ` +
-        `Log in (\`docker login ${this.host}\`) or set BATON_REGISTRY_USERNAME and ` +
-        "BATON_REGISTRY_PASSWORD to an account that may read and tag.",
+        `Log in (\`docker login ${this.host}\`), or set BATON_REGISTRY_HOST to ${this.host}, and ` +
+        "BATON_REGISTRY_USERNAME and BATON_REGISTRY_PASSWORD to an account that may read and tag.",
     );
   }
 }

@@ -36,7 +36,8 @@ export interface Registry {
   /**
    * The labels of an image, such as `org.opencontainers.image.revision`; of an index, those of its
    * first platform. An image without labels has none.
-   * @throws RegistryError when the registry cannot be asked, or has no such image.
+   * @throws RegistryError when the registry cannot be asked or has no such image, and when the
+   *   platforms of an index differ in a label that Baton decides by.
    */
   labels(digest: Digest): Promise<Readonly<Record<string, string>>>;
   /**

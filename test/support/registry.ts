@@ -15,6 +15,8 @@ export class RegistryServer {
   readonly tags = new Map<string, string>();
   /** Method and path of every request, in order. */
   readonly requests: string[] = [];
+  /** The Authorization header of every request, in order. */
+  readonly authorizations: (string | undefined)[] = [];
   authentication: Authentication = "none";
   /** Answers to give before any other, e.g. `[503, 503]`. */
   failures: number[] = [];
@@ -91,6 +93,7 @@ export class RegistryServer {
   private answer(request: IncomingMessage, response: ServerResponse, body: Buffer): void {
     const { method = "", url = "" } = request;
     this.requests.push(`${method} ${url}`);
+    this.authorizations.push(request.headers.authorization);
     const failure = this.failures.shift();
     if (failure !== undefined) {
       response.writeHead(failure).end();

@@ -88,14 +88,35 @@ describe("a query to Prometheus", () => {
     await assert.rejects(queryNumber(address, "up"), /its answer is not Prometheus's$/);
   });
 
-  it("shows the token that the environment holds", async () => {
-    says(200, vector("1"));
-    process.env["BATON_PROMETHEUS_TOKEN"] = "t0ken";
-    try {
-      await queryNumber(address, "up");
-    } finally {
+  describe("with a token in the environment", () => {
+    beforeEach(() => {
+      says(200, vector("1"));
+      process.env["BATON_PROMETHEUS_TOKEN"] = "t0ken";
+    });
+    afterEach(() => {
       delete process.env["BATON_PROMETHEUS_TOKEN"];
-    }
-    assert.deepEqual(tokens, ["Bearer t0ken"]);
+      delete process.env["BATON_PROMETHEUS_HOST"];
+    });
+
+    it("shows the token to the host that the environment names with it", async () => {
+      process.env["BATON_PROMETHEUS_HOST"] = new URL(address).host;
+      await queryNumber(address, "up");
+      assert.deepEqual(tokens, ["Bearer t0ken"]);
+    });
+
+    it("shows the token to no other host", async () => {
+      process.env["BATON_PROMETHEUS_HOST"] = "prometheus.example.com";
+      await queryNumber(address, "up");
+      assert.deepEqual(tokens, [undefined]);
+    });
+
+    it("asks for the host where the environment names none", async () => {
+      await assert.rejects(queryNumber(address, "up"), (error: Error) => {
+        assert.ok(error instanceof QueryError);
+        assert.match(error.message, /^environment: BATON_PROMETHEUS_HOST is missing; expected/);
+        return true;
+      });
+      assert.deepEqual(tokens, []);
+    });
   });
 });
