@@ -12,9 +12,10 @@ import { execa } from "execa";
 import { createWriteStream } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { build, isBuilt, moduleFolder, type Part } from "./build";
+import { isPlaced, moduleFolder, placePart, type Part } from "./build";
 import { kubeconfigOf, until } from "./cluster";
 import { BIN, KUBECONFIG, LOGS, NETWORK } from "./folder";
+import { Parts } from "./parts";
 
 /** How long the cluster may take to accept definitions or to drop them, in seconds. */
 const PATIENCE = 60;
@@ -34,7 +35,8 @@ export interface Controller {
  */
 export async function startController(controller: Controller): Promise<() => Promise<void>> {
   const { part, program, args } = controller;
-  if (!(await isBuilt(part))) await build(part);
+  const parts = await Parts.open();
+  if (!(await isPlaced(part, parts))) await placePart(part, parts);
   const definitions = await readDefinitions(controller);
   const api = kubeconfigOf({}).makeApiClient(ApiextensionsV1Api);
   // A former one's, which was killed.

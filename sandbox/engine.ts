@@ -1,20 +1,33 @@
 import { execa, ExecaError, type ResultPromise } from "execa";
 import { randomBytes } from "node:crypto";
 import { createWriteStream } from "node:fs";
-import { mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { delimiter, dirname, join, relative } from "node:path";
 import { coerce, gte } from "semver";
 import { isMap, parse, parseDocument, type Document } from "yaml";
 import { diagnostics } from "../cli/pulumi";
 import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
-import { KUBERNETES_PROVIDER, RANDOM_PROVIDER } from "./build";
-import { BIN, KUBECONFIG, ROOT, SANDBOX } from "./folder";
+import {
+  KUBERNETES_PLUGIN,
+  KUBERNETES_PROVIDER,
+  NODEJS_HOST,
+  offerOf,
+  PULUMI_CLI,
+  RANDOM_PLUGIN,
+  RANDOM_PROVIDER,
+  readStamp,
+  type Part,
+} from "./build";
+import { BIN, exists, KUBECONFIG, ROOT, SANDBOX } from "./folder";
+import { commitOf, type Parts } from "./parts";
 
 /** The oldest Pulumi whose project plugins and `--json` are known to work with the program. */
 const OLDEST_PULUMI = "3.200.0";
 
 const HOME = join(SANDBOX, "pulumi");
+const HOME_PROGRAMS = join(HOME, "bin");
 const PASSPHRASE = join(SANDBOX, "passphrase");
 
 /** Where the environments are to run. */
@@ -29,14 +42,93 @@ export interface Place {
   readonly app?: boolean;
 }
 
+/** A provider that the program needs, in the version that its SDK asks for. */
+interface Plugin {
+  readonly name: string;
+  readonly version: string;
+  /** Stands in where this machine does not have the plugin. */
+  readonly part: Part;
+}
+
+const KUBERNETES: Plugin = {
+  name: "kubernetes",
+  version: KUBERNETES_PROVIDER,
+  part: KUBERNETES_PLUGIN,
+};
+const PLUGINS: readonly Plugin[] = [
+  KUBERNETES,
+  { name: "random", version: RANDOM_PROVIDER, part: RANDOM_PLUGIN },
+];
+
+/** The parts of the engine that this machine does not have, and `pulumi` cannot download. */
+export async function missingEngine(parts?: Parts): Promise<Part[]> {
+  const own = await installedPulumi();
+  const missing = own === undefined ? [PULUMI_CLI, NODEJS_HOST] : [];
+  for (const { name, version, part } of PLUGINS) {
+    if ((await installedPlugin(name, version)) !== undefined) continue;
+    if (own !== undefined && (await offerOf(part, parts)) === undefined) {
+      const install = ["plugin", "install", "resource", name, version];
+      if (!(await ownPulumi(install)).failed) continue;
+    }
+    missing.push(part);
+  }
+  return missing;
+}
+
+/** A program of the engine, and where it comes from. */
+export interface EngineProgram {
+  readonly name: string;
+  readonly source: string;
+}
+
+/** The origin and the date of what the release's outcome depends on most. */
+export async function describeEngine(): Promise<EngineProgram[]> {
+  const programs: EngineProgram[] = [];
+  const own = await installedPulumi();
+  const host = own === undefined ? await readStamp(NODEJS_HOST) : undefined;
+  programs.push({
+    name: "Node.js language host",
+    source: host?.source ?? `Pulumi ${own ?? ""} on PATH`,
+  });
+  const path = await installedPlugin(KUBERNETES.name, KUBERNETES.version);
+  const stamp = path === undefined ? await readStamp(KUBERNETES_PLUGIN) : undefined;
+  const found = [path, path && (await commitOf(path))].filter(Boolean).join(", ");
+  programs.push({
+    name: `Kubernetes provider v${KUBERNETES.version}`,
+    source: stamp?.source ?? found,
+  });
+  return programs;
+}
+
 /** The version of the user's own `pulumi`, or `undefined` when there is none or it is too old. */
-export async function installedPulumi(): Promise<string | undefined> {
-  // The sandbox's own is on PATH too where its `env` was sourced.
-  const folders = (process.env["PATH"] ?? "").split(delimiter);
-  const PATH = folders.filter((folder) => !folder.startsWith(SANDBOX)).join(delimiter);
-  const run = await execa("pulumi", ["version"], { env: { PATH }, reject: false });
+async function installedPulumi(): Promise<string | undefined> {
+  const run = await ownPulumi(["version"]);
   const version = run.failed ? null : coerce(run.stdout);
   return version !== null && gte(version, OLDEST_PULUMI) ? version.version : undefined;
+}
+
+/** The user's own plugin of exactly this version: in Pulumi's plugin folder or on PATH. */
+async function installedPlugin(name: string, version: string): Promise<string | undefined> {
+  const program = `pulumi-resource-${name}`;
+  const home = process.env["PULUMI_HOME"] ?? join(homedir(), ".pulumi");
+  const plugin = join(home, "plugins", `resource-${name}-v${version}`, program);
+  if (!home.startsWith(SANDBOX) && (await exists(plugin))) return plugin;
+  for (const path of ownPath().map((folder) => join(folder, program))) {
+    if (!(await exists(path))) continue;
+    const { failed, stdout } = await ownPulumi(["package", "get-schema", path]);
+    if (!failed && (JSON.parse(stdout) as { version?: string }).version === version) return path;
+  }
+  return undefined;
+}
+
+async function ownPulumi(args: readonly string[]) {
+  return execa("pulumi", args, { env: { PATH: ownPath().join(delimiter) }, reject: false });
+}
+
+/** The folders on PATH; the sandbox's own is among them where its `env` was sourced. */
+function ownPath(): string[] {
+  const folders = (process.env["PATH"] ?? "").split(delimiter);
+  return folders.filter((folder) => !folder.startsWith(SANDBOX));
 }
 
 /** A Pulumi project of the sandbox: the committed program and stack files, through the overlay. */
@@ -173,40 +265,38 @@ async function engineEnvironment(
     PULUMI_SKIP_UPDATE_CHECK: "true",
     ...(context === undefined ? { KUBECONFIG } : {}),
   };
-  if ((await installedPulumi()) !== undefined) return common;
-  await installEngine();
+  const own = await installedPulumi();
+  const installed = await Promise.all(
+    PLUGINS.map(({ name, version }) => installedPlugin(name, version)),
+  );
+  if (own !== undefined && !installed.includes(undefined)) return common;
+  if (own === undefined) {
+    await link(join(BIN, "pulumi"), join(HOME_PROGRAMS, "pulumi"));
+    // Beside the engine that it comes with, the host causes no warning.
+    await link(join(BIN, "pulumi-language-nodejs"), join(HOME_PROGRAMS, "pulumi-language-nodejs"));
+  }
+  for (const [index, { name, version }] of PLUGINS.entries()) {
+    const program = `pulumi-resource-${name}`;
+    const place = join(HOME, "plugins", `resource-${name}-v${version}`);
+    await link(installed[index] ?? join(BIN, program), join(place, program));
+  }
   return {
     ...common,
-    PATH: [join(HOME, "bin"), process.env["PATH"]].join(delimiter),
+    ...(own === undefined ? { PATH: [HOME_PROGRAMS, process.env["PATH"]].join(delimiter) } : {}),
     PULUMI_HOME: HOME,
+    // Found on PATH, a plugin of any version would be preferred, with a warning on every run.
+    PULUMI_IGNORE_AMBIENT_PLUGINS: "true",
     // The sandbox has no need of the AWS provider, and may have no way to fetch it.
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
   };
 }
 
-/**
- * Puts the programs where the engine looks for them. Providers go into its plugin folder, under the
- * versions that the SDKs ask for: found on PATH, each would cause a warning on every run.
- */
-async function installEngine(): Promise<void> {
-  const programs = {
-    "bin/pulumi": join(BIN, "pulumi"),
-    "bin/pulumi-language-nodejs": join(BIN, "pulumi-language-nodejs"),
-    [`plugins/resource-kubernetes-v${KUBERNETES_PROVIDER}/pulumi-resource-kubernetes`]: join(
-      BIN,
-      "pulumi-resource-kubernetes",
-    ),
-    [`plugins/resource-random-v${RANDOM_PROVIDER}/pulumi-resource-random`]: join(
-      BIN,
-      "pulumi-resource-random",
-    ),
-  };
-  for (const [path, program] of Object.entries(programs)) {
-    const link = join(HOME, path);
-    await mkdir(dirname(link), { recursive: true });
-    await rm(link, { force: true });
-    await symlink(program, link);
-  }
+/** A link that is right already stays: other processes may be about to start the program. */
+async function link(program: string, path: string): Promise<void> {
+  if ((await readlink(path).catch(() => undefined)) === program) return;
+  await mkdir(dirname(path), { recursive: true });
+  await rm(path, { force: true });
+  await symlink(program, path);
 }
 
 type Tree = Readonly<Record<string, unknown>>;

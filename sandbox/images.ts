@@ -16,7 +16,7 @@ import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import { create } from "tar";
 import { splitRepository } from "../registry/reference";
-import { goBuild, IMAGES, TRIAL, type Part } from "./build";
+import { goBuild, PODINFO, podinfoStamp, TRIAL } from "./build";
 import type { Place } from "./engine";
 import { BIN, DEBIAN, libraries, REGISTRY, ROOT } from "./folder";
 import { buildOrders } from "./orders";
@@ -80,11 +80,11 @@ export async function pushBuild(build: number, { app, orders = false }: Targets)
       continue;
     }
     await pushOnce(`build-${build}`, target, async (folder) => {
-      const podinfo = IMAGES.find(({ module }) => module === "podinfo") as Part;
-      const packagePath = podinfo.programs["podinfo"] ?? "";
-      const revision = `github.com/stefanprodan/podinfo/pkg/version.REVISION=build-${build}`;
-      const program = join(folder, "podinfo");
-      await goBuild(podinfo, packagePath, program, [revision]);
+      const first = join(BIN, "podinfo");
+      const program = build === 1 ? first : join(folder, "podinfo");
+      if (program !== first) {
+        await goBuild(PODINFO, PODINFO.programs["podinfo"] ?? "", program, [podinfoStamp(build)]);
+      }
       return {
         files: { "bin/podinfo": program, "bin/podcli": join(BIN, "podcli") },
         entrypoint: ["/bin/podinfo"],

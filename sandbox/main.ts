@@ -2,16 +2,32 @@ import Table from "cli-table3";
 import { Command, Option } from "commander";
 import type { ListrTask } from "listr2";
 import { availableParallelism } from "node:os";
-import { build, checkGo, CLUSTER, ENGINE, IMAGES, isBuilt, type Part } from "./build";
-import { installedPulumi, Project, type Place } from "./engine";
-import { LOGS, SANDBOX } from "./folder";
+import { join } from "node:path";
+import {
+  ARGO_ROLLOUTS,
+  checkGo,
+  CLUSTER,
+  ENGINE,
+  IMAGES,
+  isPlaced,
+  nameOf,
+  offerOf,
+  placePart,
+  readStamp,
+  TRAEFIK,
+  type Part,
+} from "./build";
+import { describeEngine, missingEngine, Project, type Place } from "./engine";
+import { BIN, LOGS, SANDBOX } from "./folder";
 import { installPackages, isUp, nodePid, SERVICES, start, stop, unfit } from "./host";
 import { pushBuild, pushPause, pushPostgresClient, pushTests, targetsOf } from "./images";
 import { BUILDER, connectDatabases } from "./orders";
+import { pack, Parts, PARTS_VARIABLE } from "./parts";
 import { showOnTerminal } from "./progress";
 import { readEnvironments, walkPath, type EnvironmentStatus } from "./path";
 
 interface Options {
+  readonly parts?: string;
   readonly context?: string;
   readonly registry?: string;
   readonly app?: boolean;
@@ -26,6 +42,11 @@ const ownCluster = () =>
   new Option("--context <name>", "use this cluster of your kubeconfig instead of the sandbox's");
 const ownRegistry = () =>
   new Option("--registry <host/name>", "use this repository of your registry instead");
+const prebuiltParts = () =>
+  new Option(
+    "--parts <folder|file|url>",
+    "take parts from there once their sha256 sums are right, and build only the rest",
+  ).env(PARTS_VARIABLE);
 const ownService = () =>
   new Option(
     "--app",
@@ -35,13 +56,14 @@ const ownService = () =>
 program
   .command("run", { isDefault: true })
   .description("start it, push build-1 and carry it through every environment")
+  .addOption(prebuiltParts())
   .addOption(ownCluster())
   .addOption(ownRegistry())
   .addOption(ownService())
   .action(async (options: Options) => {
     const began = Date.now();
     const place = checkPlace(options);
-    await prepare(place);
+    await prepare(place, options.parts);
     const targets = targetsOf(place);
     await showOnTerminal([
       { title: "push build-1", task: () => pushBuild(1, targets) },
@@ -74,13 +96,14 @@ program
 program
   .command("up")
   .description("start it, or mend it; what runs already stays as it is")
+  .addOption(prebuiltParts())
   .addOption(ownCluster())
   .addOption(ownRegistry())
   .addOption(ownService())
   .action(async (options: Options) => {
     const began = Date.now();
     const place = checkPlace(options);
-    await prepare(place);
+    await prepare(place, options.parts);
     await openProject(place);
     console.log(`The sandbox is up after ${duration(Date.now() - began)}.`);
   });
@@ -111,12 +134,36 @@ program
     const environments = await readEnvironments(await openProject(place), place);
     // All of them answer, or it would not be up.
     const services = Object.entries(SERVICES).map(([name, { address }]) => ({ name, address }));
+    const engine = await describeEngine();
     if (json) {
-      console.log(JSON.stringify({ environments, services }, undefined, 2));
+      console.log(JSON.stringify({ environments, services, engine }, undefined, 2));
       return;
     }
     printTable(environments);
+    for (const { name, source } of engine) console.log(`${name}: ${source}`);
     for (const { name, address } of services) console.log(`${name}: ${address}`);
+  });
+
+program
+  .command("pack <file>")
+  .description("write all parts that are there, with their sha256 sums, to an archive for --parts")
+  .action(async (file: string) => {
+    const programs = new Map<string, string>();
+    const records = new Map<string, { fingerprint: string; source: string }>();
+    for (const part of [...ENGINE, ...CLUSTER, ...IMAGES, TRAEFIK, ARGO_ROLLOUTS]) {
+      const stamp = await readStamp(part);
+      if (stamp === undefined) continue;
+      records.set(nameOf(part), stamp);
+      for (const program of Object.keys(part.programs)) programs.set(program, join(BIN, program));
+    }
+    if (programs.size === 0)
+      throw new Error("nothing is built yet; `npm run sandbox -- up` builds what is to be packed");
+    await showOnTerminal([
+      {
+        title: `pack ${[...programs.keys()].join(", ")}`,
+        task: () => pack(file, programs, records),
+      },
+    ]);
   });
 
 /** Each service has a project of its own: both may stand on one sandbox. */
@@ -127,18 +174,23 @@ async function openProject(place: Place): Promise<Project> {
   return project;
 }
 
-/** Builds and starts whatever the place does not have. */
-async function prepare(place: Place): Promise<void> {
+/** Installs, takes or builds the parts that the place does not have, and starts the node. */
+async function prepare(place: Place, location: string | undefined): Promise<void> {
   const ownCluster = place.context !== undefined;
   if (!ownCluster) refuseIfUnfit();
-  const engine = (await installedPulumi()) === undefined ? ENGINE : [];
-  const parts = [...engine, ...(ownCluster ? [] : CLUSTER), ...IMAGES];
-  const missing: Part[] = [];
-  for (const part of parts) if (!(await isBuilt(part))) missing.push(part);
+  const parts = await Parts.open(location);
+  const needed = [...(ownCluster ? [] : CLUSTER), ...IMAGES, ...(await missingEngine(parts))];
+  const offered: Part[] = [];
+  const unbuilt: Part[] = [];
+  for (const part of needed) {
+    if (await isPlaced(part, parts)) continue;
+    ((await offerOf(part, parts)) === undefined ? unbuilt : offered).push(part);
+  }
+  if (unbuilt.length > 0) await checkGo();
 
-  const list: ListrTask[] = [];
+  const preparations: ListrTask[] = [];
   if (!ownCluster) {
-    list.push({
+    preparations.push({
       title: "Debian packages",
       task: (_, task) =>
         installPackages(
@@ -147,10 +199,24 @@ async function prepare(place: Place): Promise<void> {
         ),
     });
   }
-  if (missing.length > 0) {
-    await checkGo();
-    list.push({ title: "build", task: (_, task) => task.newListr(buildTasks(missing)) });
+  const tasks = [
+    ...offered.map((part) => ({
+      title: `take ${part.name} from ${String(parts?.location)}`,
+      task: () => placePart(part, parts),
+    })),
+    ...buildTasks(unbuilt, parts),
+  ];
+  if (tasks.length > 0) {
+    preparations.push({ title: "parts", task: (_, task) => task.newListr(tasks) });
   }
+  const list: ListrTask[] = [
+    // apt-get waits for the network and the disk, the compiler for the processor.
+    {
+      title: "packages and parts",
+      task: (_, task) => task.newListr(preparations, { concurrent: true }),
+      enabled: preparations.length > 0,
+    },
+  ];
   if (!ownCluster) {
     list.push({
       title: "start the node",
@@ -164,20 +230,20 @@ async function prepare(place: Place): Promise<void> {
 }
 
 /** One task a part; each title says how much is left when it starts. */
-function buildTasks(parts: readonly Part[]): ListrTask[] {
+function buildTasks(unbuilt: readonly Part[], parts: Parts | undefined): ListrTask[] {
   const cores = Math.min(availableParallelism(), 8);
   const began = Date.now();
-  let expected = parts.reduce((sum, { seconds }) => sum + seconds, 0) * (2 / cores);
+  let expected = unbuilt.reduce((sum, { seconds }) => sum + seconds, 0) * (2 / cores);
   const total = expected;
-  return parts.map((part, index) => ({
+  return unbuilt.map((part, index) => ({
     title: `build ${part.name}`,
     task: async (_, task) => {
       // The machine's own pace, once a part has shown it.
       const done = total - expected;
       const pace = done > 0 ? (Date.now() - began) / 1000 / done : 1;
       const left = duration(expected * pace * 1000);
-      task.title = `build ${part.name} (${index + 1} of ${parts.length}, about ${left} left)`;
-      await build(part);
+      task.title = `build ${part.name} (${index + 1} of ${unbuilt.length}, about ${left} left)`;
+      await placePart(part, parts);
       expected -= part.seconds * (2 / cores);
       task.title = `build ${part.name}`;
     },
