@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -92,6 +93,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// The engine holds the other end of standard input: when that is closed, the engine is gone.
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
 	server := grpc.NewServer()
 	rpc.RegisterResourceProviderServer(server, provider{})
 	// The engine reads the port from here.
