@@ -33,7 +33,7 @@ export async function openEmptyProject({ environment }: Project): Promise<EmptyP
   const pulumi = (...args: string[]) =>
     execa("pulumi", ["--non-interactive", ...args], {
       cwd: FOLDER,
-      env: { ...environment, PULUMI_BACKEND_URL: `file://${state}` },
+      env: { ...environment, PULUMI_BACKEND_URL: `file://${state}?metadata=skip` },
     });
   await pulumi("stack", "select", "--create", STACK);
   await pulumi("up", "--yes", "--skip-preview", "--stack", STACK);

@@ -66,8 +66,9 @@ export async function openContext(
 ): Promise<Context> {
   const project = await Project.open(folder);
   const ledger = new Ledger(folder);
-  const pulumi = new Pulumi(folder, new Runs(() => ledger.git.privateFolder()));
   const notes: string[] = [];
+  const runs = new Runs(() => ledger.git.privateFolder());
+  const pulumi = new Pulumi(folder, runs, project.name, (text) => notes.push(text));
   const slacks = new Map<string, Slack>();
   return {
     project,

@@ -3,13 +3,15 @@ import { execa } from "execa";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { isDeepStrictEqual, stripVTControlCharacters } from "node:util";
 import { z } from "zod";
 import { parseJson } from "../release/json";
 import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
-import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder } from "./run";
+import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder, type RunResult } from "./run";
 import { parseState, recordCreated, type State } from "./state";
+import { isUnreadable, removeEmptyAttributes } from "./state-file";
 
 const StepState = z.object({
   inputs: z.unknown().optional(),
@@ -45,6 +47,9 @@ export const PreviewOutput = z.object({
   steps: z.array(Step).default([]),
   diagnostics: z.array(z.object({ severity: z.string(), message: z.string() })).default([]),
 });
+
+/** What `pulumi whoami --json` prints. */
+const Backend = z.object({ url: z.string().optional() });
 
 /** What a preview says. */
 export interface Preview {
@@ -188,6 +193,10 @@ const NOT_OUTSIDE = [
   "**promotion:index:Canary::**",
 ];
 
+/** How often Pulumi is run again while it cannot read a stack's state: another run writes it. */
+const ATTEMPTS = 6;
+const RETRY_MILLISECONDS = 200;
+
 /** Runs the Pulumi CLI on the project in a folder. */
 export class Pulumi {
   /** What stacks have said; of no use once this command changes one, or finds one held. */
@@ -196,6 +205,9 @@ export class Pulumi {
   constructor(
     private readonly folder: string,
     private readonly runs: Runs,
+    private readonly project: string,
+    /** Tells people what they should know once the command has ended. */
+    private readonly note: (text: string) => void,
   ) {}
 
   /** What a stack says now; also of one that does not exist yet. */
@@ -281,7 +293,7 @@ export class Pulumi {
   ): Promise<UpResult> {
     const args = ["up", "--yes", "--skip-preview", "--message", BY_TOOL];
     this.said.clear();
-    const run = await this.runs.start(this.folder, stack, stackFile, args, steps(show), env);
+    const run = await this.change(stack, stackFile, args, steps(show), env);
     const lines = run.output.split("\n");
     const lockedBy = run.succeeded ? [] : locksOf(run.output);
     if (lockedBy.length === 0 && !run.killed) await this.runs.forgetEnded(stack);
@@ -306,7 +318,7 @@ export class Pulumi {
     const targets = urns.flatMap((urn) => ["--target", urn]);
     const args = ["refresh", "--yes", "--skip-preview", "--suppress-outputs", ...targets];
     this.said.clear();
-    const run = await this.runs.start(this.folder, stack, stackFile, args, show);
+    const run = await this.change(stack, stackFile, args, show);
     return run.succeeded;
   }
 
@@ -377,7 +389,7 @@ export class Pulumi {
       "--suppress-outputs",
       "--clear-pending-creates",
     ];
-    const refreshed = await this.runs.start(this.folder, stack, stackFile, args, show);
+    const refreshed = await this.change(stack, stackFile, args, show);
     if (refreshed.succeeded) return [];
     const lockedBy = locksOf(refreshed.output);
     if (lockedBy.length > 0) return lockedBy;
@@ -413,13 +425,55 @@ export class Pulumi {
     args: string[],
     options: { env?: Readonly<Record<string, string>>; input?: string } = {},
   ) {
-    const run = await execa("pulumi", [...args, ...ALWAYS], {
-      ...options,
-      cwd: this.folder,
-      reject: false,
-    });
-    if (run.code === "ENOENT") throw new Error(NOT_INSTALLED);
-    return run;
+    const start = async () => {
+      const run = await execa("pulumi", [...args, ...ALWAYS], {
+        ...options,
+        cwd: this.folder,
+        reject: false,
+      });
+      if (run.code === "ENOENT") throw new Error(NOT_INSTALLED);
+      return run;
+    };
+    const stack = args[args.indexOf("--stack") + 1] ?? "";
+    return this.retryWhileUnreadable(stack, start, ({ stderr }) => stderr);
+  }
+
+  /** Runs what changes a stack. */
+  private change(
+    stack: string,
+    stackFile: string,
+    args: readonly string[],
+    show: (line: string) => void,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<RunResult> {
+    const start = () => this.runs.start(this.folder, stack, stackFile, args, show, env);
+    return this.retryWhileUnreadable(stack, start, ({ output }) => output);
+  }
+
+  /**
+   * Runs Pulumi again while it cannot read a stack's state, because another run is writing it or was
+   * killed while it wrote. Pulumi has done nothing then.
+   */
+  private async retryWhileUnreadable<T>(
+    stack: string,
+    start: () => Promise<T>,
+    printed: (run: T) => string,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      const run = await start();
+      if (!isUnreadable(printed(run))) return run;
+      const { folder, project } = this;
+      const { stdout } = await execa("pulumi", ["whoami", "--json", ...ALWAYS], {
+        cwd: folder,
+        reject: false,
+      });
+      const { url = "" } = Backend.parse(parseJson(stdout) ?? {});
+      const found = await removeEmptyAttributes({ url, folder, project, stack });
+      const isLast = attempt === ATTEMPTS;
+      if (found !== undefined && (found.isRemoved || isLast)) this.note(found.said);
+      if (isLast) return run;
+      if (found?.isRemoved !== true) await setTimeout(attempt * RETRY_MILLISECONDS);
+    }
   }
 }
 

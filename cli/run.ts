@@ -193,7 +193,7 @@ async function followFile(
 }
 
 /** Whether a process of this name is there: a number alone may belong to another by now. */
-async function isRunning(pid: number, name: string): Promise<boolean> {
+export async function isRunning(pid: number, name: string): Promise<boolean> {
   const run = await execa("ps", ["-p", String(pid), "-o", "stat=,args="], { reject: false });
   // A process that has ended and that nobody has asked about yet is a zombie.
   return !run.failed && !run.stdout.trim().startsWith("Z") && run.stdout.includes(name);

@@ -260,7 +260,8 @@ async function engineEnvironment(
     await writeFile(PASSPHRASE, randomBytes(24).toString("hex"), { mode: 0o600 });
   }
   const common = {
-    PULUMI_BACKEND_URL: `file://${state}`,
+    // Without `.attrs` files, which no reader may meet half written.
+    PULUMI_BACKEND_URL: `file://${state}?metadata=skip`,
     PULUMI_CONFIG_PASSPHRASE_FILE: PASSPHRASE,
     PULUMI_SKIP_UPDATE_CHECK: "true",
     ...(context === undefined ? { KUBECONFIG } : {}),

@@ -53,7 +53,9 @@ describe("the provider's process", () => {
           status: { observedGeneration: 1, replicas: 1, updatedReplicas: 1, availableReplicas: 1 },
         });
       }
-      cluster.put("/api/v1/namespaces/qa/services", "web", { spec: { selector: selects("web-a") } });
+      cluster.put("/api/v1/namespaces/qa/services", "web", {
+        spec: { selector: selects("web-a") },
+      });
       const specOf = (path: string) => cluster.get(path)?.["spec"] as Record<string, unknown>;
       const isShared = new Promise<void>((resolve) => {
         cluster.controller = (path, object) => {
