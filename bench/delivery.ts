@@ -7,6 +7,7 @@ import { ArgoRollouts } from "./argo-rollouts";
 import { ByHand } from "./by-hand";
 import { compare, type Figure } from "./figure";
 import type { Show } from "./progress";
+import type { Report } from "./report";
 
 const PROJECT = "bench-delivery";
 /** Of every namespace this measure makes. */
@@ -59,47 +60,65 @@ interface Answered {
  *
  * @param enough so many requests at least with each strategy, over as many good releases as it takes
  */
-export async function measureDelivery(show: Show, enough: number): Promise<Figure[]> {
-  const met = new Map<string, Met>();
+export async function measureDelivery(report: Report, enough: number): Promise<void> {
+  const { show } = report;
   const others: Record<"byHand" | "argo", Met | undefined> = { byHand: undefined, argo: undefined };
-  try {
-    for (const strategy of STRATEGIES) {
-      const scene = await open(show, strategy);
-      met.set(strategy, await measure(show, scene, byBaton(scene, strategy), enough));
-      if (strategy !== "rolling") continue;
+  const measureOne = async (strategy: string) => {
+    const scene = await open(show, strategy);
+    const mine = await measure(show, scene, byBaton(scene, strategy), enough);
+    if (strategy === "rolling") {
       // The same Deployment, while there is no other.
-      const apps = kubeconfigOf({}).makeApiClient(AppsV1Api);
       const { namespace } = scene;
       const byHand = new ByHand(namespace, WEB, BAKE);
       const change = ({ version }: Trial) => byHand.change(version);
-      const name = "rolling update by hand";
-      others.byHand = await measure(show, scene, { name, service: WEB, change });
-      const argo = new ArgoRollouts(namespace, BAKE / 3);
-      try {
-        const deployment = await apps.readNamespacedDeployment({ namespace, name: WEB });
-        await show([
-          { title: "start Argo Rollouts, built the first time", task: () => argo.start() },
-          { title: "make a Rollout of the Deployment", task: () => argo.takeOver(deployment) },
-        ]);
-        others.argo = await measure(show, scene, {
-          name: "Argo Rollouts",
-          service: argo.service,
-          change: ({ version }) => argo.change(version),
-        });
-      } finally {
-        await argo.stop();
-      }
+      await report.attempt("delivery, rolling update by hand", async () => {
+        const name = "rolling update by hand";
+        others.byHand = await measure(show, scene, { name, service: WEB, change });
+      });
+      await report.attempt("delivery, Argo Rollouts", async () => {
+        others.argo = await measureArgo(show, scene);
+      });
+    }
+    report.add(
+      ...(strategy === "canary"
+        ? figuresOf(strategy, mine, "Argo Rollouts: canary 10/50/100, by pods", others.argo)
+        : figuresOf(
+            strategy,
+            mine,
+            "by hand: rolling update, script, rollout undo",
+            others.byHand,
+          )),
+    );
+  };
+  try {
+    for (const strategy of STRATEGIES) {
+      await report.attempt(`delivery, ${strategy}`, () => measureOne(strategy));
     }
   } finally {
     await show([
       { title: "remove bench environments", task: () => Delivery.clean(PROJECT, PREFIX) },
     ]);
   }
-  return [...met].flatMap(([strategy, mine]) =>
-    strategy === "canary"
-      ? figuresOf(strategy, mine, "Argo Rollouts: canary 10/50/100, by pods", others.argo)
-      : figuresOf(strategy, mine, "by hand: rolling update, script, rollout undo", others.byHand),
-  );
+}
+
+async function measureArgo(show: Show, scene: Delivery): Promise<Met> {
+  const apps = kubeconfigOf({}).makeApiClient(AppsV1Api);
+  const { namespace } = scene;
+  const argo = new ArgoRollouts(namespace, BAKE / 3);
+  try {
+    const deployment = await apps.readNamespacedDeployment({ namespace, name: WEB });
+    await show([
+      { title: "start Argo Rollouts, built the first time", task: () => argo.start() },
+      { title: "make a Rollout of the Deployment", task: () => argo.takeOver(deployment) },
+    ]);
+    return await measure(show, scene, {
+      name: "Argo Rollouts",
+      service: argo.service,
+      change: ({ version }) => argo.change(version),
+    });
+  } finally {
+    await argo.stop();
+  }
 }
 
 async function open(show: Show, strategy: string): Promise<Delivery> {
@@ -196,24 +215,25 @@ function figuresOf(
   comparedWith: string,
   other: Met | undefined,
 ): Figure[] {
-  const theirs = there(other);
   const of = ({ requests }: Answered) => `of ${requests.toLocaleString("en")}`;
+  const withRequests = (answered: Answered | undefined) =>
+    answered === undefined ? comparedWith : `${comparedWith}; ${of(answered)}`;
   const limit = { of: "baton", most: 0 } as const;
   return [
     compare({
       measure: `${strategy}: failed ${of(mine.good)}, good releases`,
       unit: "requests",
       baton: mine.good.failed,
-      comparedWith: `${comparedWith}; ${of(theirs.good)}`,
-      compared: theirs.good.failed,
+      comparedWith: withRequests(other?.good),
+      compared: other?.good.failed ?? NaN,
       limit,
     }),
     compare({
       measure: `${strategy}: failed ${of(mine.bad)}, a bad one and back; not its own`,
       unit: "requests",
       baton: mine.bad.failed,
-      comparedWith: `${comparedWith}; ${of(theirs.bad)}`,
-      compared: theirs.bad.failed,
+      comparedWith: withRequests(other?.bad),
+      compared: other?.bad.failed ?? NaN,
       limit,
     }),
     compare({
@@ -221,21 +241,21 @@ function figuresOf(
       unit: "requests",
       baton: mine.answered,
       comparedWith,
-      compared: theirs.answered,
+      compared: other?.answered ?? NaN,
     }),
     compare({
       measure: `${strategy}: their share from the first to the last of them`,
       unit: "%",
       baton: mine.share,
       comparedWith,
-      compared: theirs.share,
+      compared: other?.share ?? NaN,
     }),
     compare({
       measure: `${strategy}: from its first failure to its last answer`,
       unit: "s",
       baton: mine.back,
       comparedWith,
-      compared: theirs.back,
+      compared: other?.back ?? NaN,
     }),
   ];
 }

@@ -7,12 +7,12 @@ export interface Figure {
   readonly baton: number;
   /** What Baton is compared with, for people. */
   readonly comparedWith: string;
-  /** The other's, in `unit`. */
+  /** The other's, in `unit`; no number where it could not be measured. */
   readonly compared: number;
-  /** `baton / compared`; no number where both are 0. */
+  /** `baton / compared`; no number where both are 0, or one is none. */
   readonly ratio: number;
   readonly limit?: Limit;
-  /** How the limit is kept; absent where there is none. */
+  /** How the limit is kept; absent where there is none, or it cannot be judged. */
   readonly verdict?: Verdict;
 }
 
@@ -28,8 +28,9 @@ export type Verdict = "aim met" | "limit kept" | "limit exceeded";
 export function compare(measured: Omit<Figure, "ratio" | "verdict">): Figure {
   const { baton, compared, limit } = measured;
   const ratio = baton / compared;
-  if (limit === undefined) return { ...measured, ratio };
-  return { ...measured, ratio, verdict: judge(limit.of === "ratio" ? ratio : baton, limit) };
+  const value = limit?.of === "ratio" ? ratio : baton;
+  if (limit === undefined || Number.isNaN(value)) return { ...measured, ratio };
+  return { ...measured, ratio, verdict: judge(value, limit) };
 }
 
 function judge(value: number, { aim, most }: Limit): Verdict {

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { stampOf } from "../ledger/ledger";
 import { Project } from "../sandbox/engine";
 import { ROOT, SANDBOX } from "../sandbox/folder";
-import { compare, type Figure, type Limit } from "./figure";
-import type { Show } from "./progress";
+import { compare, type Limit } from "./figure";
+import type { Report } from "./report";
 import { quantile } from "./statistics";
 import { seconds } from "./stopwatch";
 
@@ -21,52 +21,53 @@ const COMMANDS = [["status"], ["why", ASKED], ["history"]] as const;
  * Times what the tool says of the sandbox's stacks beside a ledger of years, as whole processes,
  * and beside one that has just begun.
  */
-export async function measureLedger(show: Show): Promise<Figure[]> {
+export async function measureLedger(report: Report): Promise<void> {
   const project = await Project.open("project", {});
-  const figures: Figure[] = [];
-  const time = async (count: number): Promise<number[]> => {
-    const medians: number[] = [];
-    await writeLedger(project, count);
-    for (const command of COMMANDS) {
-      const times: number[] = [];
+  const few = new Map<string, number>();
+  const write = async (count: number) => {
+    const title = `write a ledger of ${count.toLocaleString("en")} promotions`;
+    await report.show([{ title, task: () => writeLedger(project, count) }]);
+  };
+  const time = async (command: readonly string[]): Promise<number> => {
+    const times: number[] = [];
+    const task = async () => {
       // The first only warms the caches.
       for (let round = 0; round <= ROUNDS; round++) {
         const took = await seconds(() => baton(project, command));
         if (round > 0) times.push(took);
       }
-      medians.push(quantile(times, 0.5));
-    }
-    return medians;
+    };
+    await report.show([{ title: `baton ${command.join(" ")}`, task }]);
+    return quantile(times, 0.5);
   };
-  let few: number[] = [];
-  await show([
-    {
-      title: "a promotion in each environment",
-      task: async () => {
-        few = await time(project.path.length);
-      },
-    },
-    {
-      title: `${PROMOTIONS.toLocaleString("en")} promotions`,
-      task: async () => {
-        const many = await time(PROMOTIONS);
-        COMMANDS.forEach((command, index) =>
-          figures.push(
-            compare({
-              measure: `baton ${command.join(" ")}, ${PROMOTIONS.toLocaleString("en")} promotions`,
-              unit: "s",
-              baton: many[index] ?? NaN,
-              comparedWith: `${project.path.length} promotions`,
-              compared: few[index] ?? NaN,
-              limit: LIMIT,
-            }),
-          ),
-        );
-      },
-    },
-  ]);
+  const eachCommand = async (
+    count: number,
+    measure: (command: readonly string[], name: string) => Promise<void>,
+  ) => {
+    await write(count);
+    for (const command of COMMANDS) {
+      const name = `baton ${command.join(" ")}`;
+      const step = `${name}, ${count.toLocaleString("en")} promotions`;
+      await report.attempt(step, () => measure(command, name));
+    }
+  };
+  // One promotion in each environment.
+  await eachCommand(project.path.length, async (command, name) => {
+    few.set(name, await time(command));
+  });
+  await eachCommand(PROMOTIONS, async (command, name) => {
+    report.add(
+      compare({
+        measure: `${name}, ${PROMOTIONS.toLocaleString("en")} promotions`,
+        unit: "s",
+        baton: await time(command),
+        comparedWith: `${project.path.length} promotions`,
+        compared: few.get(name) ?? NaN,
+        limit: LIMIT,
+      }),
+    );
+  });
   await rm(FOLDER, { recursive: true, force: true });
-  return figures;
 }
 
 async function baton({ environment }: Project, command: readonly string[]): Promise<unknown> {

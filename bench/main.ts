@@ -1,12 +1,12 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { isUp } from "../sandbox/host";
 import { showOnTerminal } from "../sandbox/progress";
-import type { Figure } from "./figure";
 import { measureDelivery } from "./delivery";
 import { measureLedger } from "./ledger";
 import { measurePath } from "./path";
 import { measurePreview } from "./preview";
 import { showOnStandardError } from "./progress";
+import { Report } from "./report";
 import { formatTable } from "./table";
 import { measureTagging } from "./tagging";
 import { measureTool } from "./tool";
@@ -30,20 +30,24 @@ new Command("bench")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "bench: ")) })
   .action(async ({ only, rounds, requests, json = false }: Options) => {
     if (!(await isUp())) throw new Error("the sandbox is not up; run `npm run sandbox` first");
-    const show = json ? showOnStandardError : showOnTerminal;
+    const report = json
+      ? new Report(showOnStandardError, console.error)
+      : new Report(showOnTerminal, console.log);
     const measures = {
-      preview: () => measurePreview(show, rounds),
-      tagging: () => measureTagging(show),
-      path: () => measurePath(show),
-      ledger: () => measureLedger(show),
-      tool: () => measureTool(show),
-      delivery: () => measureDelivery(show, requests),
+      preview: () => measurePreview(report, rounds),
+      tagging: () => measureTagging(report),
+      path: () => measurePath(report),
+      ledger: () => measureLedger(report),
+      tool: () => measureTool(report),
+      delivery: () => measureDelivery(report, requests),
     };
-    const figures: Figure[] = [];
-    for (const measure of only === undefined ? Object.values(measures) : [measures[only]]) {
-      figures.push(...(await measure()));
+    for (const [name, measure] of Object.entries(measures)) {
+      if (only === undefined || only === name) await report.attempt(name, measure);
     }
-    console.log(json ? JSON.stringify({ figures }, undefined, 2) : formatTable(figures));
+    const { figures, failures } = report;
+    console.log(json ? JSON.stringify({ figures, failures }, undefined, 2) : formatTable(figures));
+    for (const { step, reason } of failures) console.error(`bench: ${step} failed: ${reason}`);
+    if (failures.length > 0) process.exitCode = 1;
   })
   .parseAsync()
   .catch((error: unknown) => {

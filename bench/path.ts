@@ -7,9 +7,9 @@ import { REGISTRY, SANDBOX } from "../sandbox/folder";
 import { pushBuild, pushTests, targetsOf } from "../sandbox/images";
 import { walkPath } from "../sandbox/path";
 import { create, PATIENCE, pull, waitForRollout } from "./cluster";
-import { compare, type Figure } from "./figure";
+import { compare } from "./figure";
 import { readSteps, type Step } from "./objects";
-import type { Show } from "./progress";
+import type { Report } from "./report";
 import { seconds } from "./stopwatch";
 
 const PROJECT = "bench";
@@ -22,7 +22,8 @@ const TAG_PREFIX = "applied-";
  * Times a build's way through all environments from nothing, by Baton and then by applying the
  * very same objects with no more than the waits that the order demands.
  */
-export async function measurePath(show: Show): Promise<Figure[]> {
+export async function measurePath(report: Report): Promise<void> {
+  const { show } = report;
   // Tags never move, so each run is a build of its own.
   const build = Math.floor(Date.now() / 1000);
   const tag = `build-${build}`;
@@ -53,7 +54,7 @@ export async function measurePath(show: Show): Promise<Figure[]> {
         })),
       ),
     );
-    return [
+    report.add(
       compare({
         measure: `${environments.size} environments from nothing`,
         unit: "s",
@@ -61,7 +62,7 @@ export async function measurePath(show: Show): Promise<Figure[]> {
         comparedWith: "the same objects without Pulumi",
         compared: applied,
       }),
-    ];
+    );
   } finally {
     await show([cleanUp]);
   }

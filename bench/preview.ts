@@ -1,8 +1,8 @@
 import { ExecaError } from "execa";
 import { Project } from "../sandbox/engine";
 import { openEmptyProject, type EmptyProject } from "./empty-project";
-import { compare, type Figure, type Limit } from "./figure";
-import type { Show } from "./progress";
+import { compare, type Limit } from "./figure";
+import type { Report } from "./report";
 import { quantile } from "./statistics";
 import { seconds } from "./stopwatch";
 
@@ -14,7 +14,7 @@ const LIMIT: Limit = { of: "ratio", aim: 1.3, most: 1.5 };
  * that whatever else the machine does falls on both alike.
  * @throws Error when the sandbox's prod runs no release, or not the one its stack file says.
  */
-export async function measurePreview(show: Show, rounds: number): Promise<Figure[]> {
+export async function measurePreview(report: Report, rounds: number): Promise<void> {
   const project = await Project.open("project", {});
   if ((await project.outputs(STACK))["release"] === undefined) {
     throw new Error(`stack ${STACK} runs no release; run \`npm run sandbox\` first`);
@@ -23,7 +23,7 @@ export async function measurePreview(show: Show, rounds: number): Promise<Figure
   let empty: EmptyProject | undefined;
   const baton: number[] = [];
   const least: number[] = [];
-  await show([
+  await report.show([
     {
       title: "empty program",
       task: async () => {
@@ -54,7 +54,7 @@ export async function measurePreview(show: Show, rounds: number): Promise<Figure
       compared: quantile(least, share),
       limit: LIMIT,
     });
-  return [figure("median", 0.5), figure("lower quartile", 0.25)];
+  report.add(figure("median", 0.5), figure("lower quartile", 0.25));
 }
 
 async function timed(preview: () => PromiseLike<unknown> | undefined): Promise<number> {

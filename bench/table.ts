@@ -22,7 +22,21 @@ export function formatTable(figures: readonly Figure[]): string {
   return table.toString();
 }
 
+/** One figure for people, on a line of its own. */
+export function formatFigure({
+  measure,
+  unit,
+  baton,
+  comparedWith,
+  compared,
+  verdict,
+}: Figure): string {
+  const both = `${measure}: ${amount(baton, unit)}; ${comparedWith}: ${amount(compared, unit)}`;
+  return verdict === undefined ? both : `${both}; ${verdict}`;
+}
+
 function amount(value: number, unit: Figure["unit"]): string {
+  if (Number.isNaN(value)) return "not measured";
   const digits = value < 100 && unit !== "requests" ? 2 : 0;
   const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return `${value.toLocaleString("en", format)} ${unit}`;

@@ -10,9 +10,9 @@ import { openRegistry } from "../registry/registry";
 import type { Digest } from "../release/eligibility";
 import { BIN, REGISTRY } from "../sandbox/folder";
 import { pushImage } from "../sandbox/images";
-import { compare, type Figure, type Limit } from "./figure";
+import { compare, type Limit } from "./figure";
 import { openMeter } from "./meter";
-import type { Show } from "./progress";
+import type { Report } from "./report";
 
 const REPOSITORY = "bench";
 const IMAGE = "500mb";
@@ -25,9 +25,9 @@ const LIMIT: Limit = { of: "baton", most: 64 };
 type Way = (address: string, digest: Digest, tag: string) => Promise<unknown>;
 
 /** Counts the bytes, both directions, that it takes for a large image to get another tag. */
-export async function measureTagging(show: Show): Promise<Figure[]> {
+export async function measureTagging(report: Report): Promise<void> {
   let digest = "";
-  await show([
+  await report.show([
     { title: "skopeo", task: ensureSkopeo },
     {
       title: `an image of ${LAYERS * LAYER_MEGABYTES} MB`,
@@ -38,34 +38,36 @@ export async function measureTagging(show: Show): Promise<Figure[]> {
   ]);
   // A tag never moves, so each run has its own.
   const run = String(Date.now());
-  const kibibytes = new Map<Way, number>();
-  const measure = (title: string, way: Way) => ({
-    title,
-    task: async () => {
+  const kibibytes = async (title: string, way: Way): Promise<number> => {
+    let transferred = NaN;
+    const task = async () => {
       // A new port each time: skopeo remembers by the registry's address what is where.
       const meter = await openMeter(REGISTRY);
       try {
         await way(meter.address, digest, `${title.replaceAll(/[^a-z]+/g, "-")}-${run}`);
-        kibibytes.set(way, meter.bytes() / 1024);
+        transferred = meter.bytes() / 1024;
       } finally {
         await meter.close();
       }
-    },
-  });
-  await show([
-    measure("earned tag", earnTag),
-    ...OTHERS.map(([title, way]) => measure(title, way)),
-  ]);
-  return OTHERS.map(([title, way]) =>
-    compare({
-      measure: `bytes to tag ${LAYERS * LAYER_MEGABYTES} MB`,
-      unit: "KiB",
-      baton: kibibytes.get(earnTag) ?? NaN,
-      comparedWith: title,
-      compared: kibibytes.get(way) ?? NaN,
-      limit: LIMIT,
-    }),
-  );
+    };
+    await report.show([{ title, task }]);
+    return transferred;
+  };
+  const baton = await kibibytes("earned tag", earnTag);
+  for (const [title, way] of OTHERS) {
+    await report.attempt(title, async () => {
+      report.add(
+        compare({
+          measure: `bytes to tag ${LAYERS * LAYER_MEGABYTES} MB`,
+          unit: "KiB",
+          baton,
+          comparedWith: title,
+          compared: await kibibytes(title, way),
+          limit: LIMIT,
+        }),
+      );
+    });
+  }
 }
 
 const earnTag: Way = (address, digest, tag) =>

@@ -8,8 +8,8 @@ import { Project } from "../sandbox/engine";
 import { ROOT, SANDBOX } from "../sandbox/folder";
 import { pushBuild, pushTests, targetsOf } from "../sandbox/images";
 import { PATIENCE } from "./cluster";
-import { compare, type Figure } from "./figure";
-import type { Show } from "./progress";
+import { compare } from "./figure";
+import type { Report } from "./report";
 import { quantile } from "./statistics";
 import { seconds } from "./stopwatch";
 
@@ -25,12 +25,12 @@ const MOST_ADDED = 2;
  * Times the tool beside the same changes by hand: a deployment, a way back, and what it takes to
  * carry on after a kill. Two builds go to and fro in one environment.
  */
-export async function measureTool(show: Show): Promise<Figure[]> {
+export async function measureTool(report: Report): Promise<void> {
+  const { show } = report;
   // Tags never move, so each run needs builds of its own.
   const build = Math.floor(Date.now() / 1000);
   const tags = [`dev-${build}`, `dev-${build + 1}`] as const;
   const cleanUp = { title: "remove bench environments", task: clean };
-  const figures: Figure[] = [];
   try {
     let project: Project | undefined;
     await show([
@@ -53,89 +53,93 @@ export async function measureTool(show: Show): Promise<Figure[]> {
     ]);
     if (project === undefined) throw new Error("the bench project could not be opened");
     const bench = new Bench(project);
+    const other = async () => ((await bench.runs()) === tags[0] ? tags[1] : tags[0]);
     const byHand: number[] = [];
     const upByHand: number[] = [];
     const byTool: number[] = [];
     const back: number[] = [];
     for (let round = 1; round <= ROUNDS; round += 1) {
-      await show([
-        {
-          title: `round ${round} of ${ROUNDS}`,
-          task: async () => {
-            // After the way back, the next round goes the other way.
-            const [then, next] = round % 2 === 1 ? tags : ([tags[1], tags[0]] as const);
-            await bench.setByHand(next);
-            const preview = await seconds(() => bench.pulumi("preview"));
-            const up = await seconds(() => bench.pulumi("up", "--yes", "--skip-preview"));
-            byHand.push(preview + up);
-            upByHand.push(up);
-            await project?.commit("By hand");
-            await bench.baton("request", ENVIRONMENT, "--tag", then);
-            byTool.push(await seconds(() => bench.baton("deploy", ENVIRONMENT, "--yes")));
-            back.push(await seconds(() => bench.baton("rollback", ENVIRONMENT)));
-            await bench.baton("unhold", then, "--reason", "the next round");
-          },
-        },
-      ]);
+      const title = `round ${round} of ${ROUNDS}`;
+      const task = async () => {
+        // After the way back, the next round goes the other way.
+        const [then, next] = round % 2 === 1 ? tags : ([tags[1], tags[0]] as const);
+        await bench.setByHand(next);
+        const preview = await seconds(() => bench.pulumi("preview"));
+        const up = await seconds(() => bench.pulumi("up", "--yes", "--skip-preview"));
+        byHand.push(preview + up);
+        upByHand.push(up);
+        await project?.commit("By hand");
+        await bench.baton("request", ENVIRONMENT, "--tag", then);
+        byTool.push(await seconds(() => bench.baton("deploy", ENVIRONMENT, "--yes")));
+        back.push(await seconds(() => bench.baton("rollback", ENVIRONMENT)));
+        await bench.baton("unhold", then, "--reason", "the next round");
+      };
+      await report.attempt(`tool, ${title}`, () => show([{ title, task }]));
     }
-    const added = quantile(byTool, 0.5) - quantile(byHand, 0.5);
-    figures.push(
-      compare({
-        measure: `deploy with all gates (${added.toFixed(1)} s more)`,
-        unit: "s",
-        baton: quantile(byTool, 0.5),
-        comparedWith: "preview and up by hand",
-        compared: quantile(byHand, 0.5),
-        limit: { of: "baton", most: quantile(byHand, 0.5) + MOST_ADDED },
-      }),
-      compare({
-        measure: "rollback",
-        unit: "s",
-        baton: quantile(back, 0.5),
-        comparedWith: "up of an image change by hand",
-        compared: quantile(upByHand, 0.5),
-        limit: { of: "ratio", most: 1.2 },
-      }),
+    const comparedWithUp = {
+      comparedWith: "up of an image change by hand",
+      compared: median(upByHand),
+    };
+    const added = median(byTool) - median(byHand);
+    if (byTool.length > 0) {
+      report.add(
+        compare({
+          measure: `deploy with all gates (${added.toFixed(1)} s more)`,
+          unit: "s",
+          baton: median(byTool),
+          comparedWith: "preview and up by hand",
+          compared: median(byHand),
+          limit: { of: "baton", most: median(byHand) + MOST_ADDED },
+        }),
+      );
+    }
+    if (back.length > 0) {
+      report.add(
+        compare({
+          measure: "rollback",
+          unit: "s",
+          baton: median(back),
+          ...comparedWithUp,
+          limit: { of: "ratio", most: 1.2 },
+        }),
+      );
+    }
+    /** Shows one step, and keeps how long it took. */
+    const measureStep = async (
+      title: string,
+      measured: Pick<Parameters<typeof compare>[0], "measure" | "comparedWith" | "compared">,
+      step: () => Promise<number>,
+    ) => {
+      await report.attempt(`tool, ${title}`, async () => {
+        let baton = NaN;
+        const task = async () => {
+          baton = await step();
+        };
+        await show([{ title, task }]);
+        report.add(compare({ ...measured, unit: "s", baton }));
+      });
+    };
+    await measureStep(
+      "a release that fails its suite",
+      { measure: "from the failed suite to the first former pod", ...comparedWithUp },
+      async () => bench.fail(await other()),
     );
-    await show([
-      {
-        title: "a release that fails its suite",
-        task: async () => {
-          figures.push(
-            compare({
-              measure: "from the failed suite to the first former pod",
-              unit: "s",
-              baton: await bench.fail((await bench.runs()) === tags[0] ? tags[1] : tags[0]),
-              comparedWith: "up of an image change by hand",
-              compared: quantile(upByHand, 0.5),
-            }),
-          );
-        },
-      },
-    ]);
-    for (const [what, kill] of Object.entries(KILLS)) {
-      await show([
-        {
-          title: `kill ${what}`,
-          task: async () => {
-            const tag = (await bench.runs()) === tags[0] ? tags[1] : tags[0];
-            figures.push(
-              compare({
-                measure: `from killing ${what} to done`,
-                unit: "s",
-                baton: await bench.recover(tag, kill),
-                comparedWith: "deploy without a kill",
-                compared: quantile(byTool, 0.5),
-              }),
-            );
-          },
-        },
-      ]);
+    const comparedWith = "deploy without a kill";
+    for (const [name, kill] of Object.entries(KILLS)) {
+      await measureStep(
+        `kill ${name}`,
+        { measure: `from killing ${name} to done`, comparedWith, compared: median(byTool) },
+        async () => bench.recover(await other(), kill),
+      );
     }
-    return figures;
   } finally {
     await show([cleanUp]);
   }
+}
+
+/** No number where nothing was measured. */
+function median(values: readonly number[]): number {
+  return values.length === 0 ? NaN : quantile(values, 0.5);
 }
 
 type Kill = (tool: ResultPromise, pulumi: number) => void;

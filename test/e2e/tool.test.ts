@@ -4,7 +4,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { until } from "../../sandbox/cluster";
-import { BIN } from "../../sandbox/folder";
+import { BIN, ROOT } from "../../sandbox/folder";
 import { pushImage } from "../../sandbox/images";
 import { SlackServer, TOKEN } from "../support/slack";
 import { PATIENCE, Scene } from "./scene";
@@ -311,6 +311,14 @@ describe("the tool", () => {
       const { exitCode, all } = await deploying;
       assert.equal(exitCode, 5, all);
       assert.match(all, /Pulumi was killed .* Run the same command again/);
+      const provider = ["--full", join(ROOT, "provider/pulumi-resource-promotion")];
+      const isGone = async () => (await execa("pgrep", provider, { reject: false })).failed;
+      await until("the end of the killed engine's provider", isGone, PATIENCE);
+      // As a kill leaves it between emptying and writing, without `?metadata=skip`.
+      const attributes = join(scene.project.folder, "state/.pulumi/stacks/baton/qa.json.attrs");
+      await writeFile(attributes, "");
+      const { stderr } = await scene.tool("ann", ["status"]);
+      assert.ok(stderr.includes(`qa: removed ${attributes}`), stderr);
     });
 
     it("carries on after everything was killed while objects were made", async () => {

@@ -1,9 +1,9 @@
 import * as assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcessByStdio } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 import { credentials } from "@grpc/grpc-js";
 import { ResourceProviderClient } from "@pulumi/pulumi/proto/provider_grpc_pb";
 import { CreateRequest } from "@pulumi/pulumi/proto/provider_pb";
@@ -23,7 +23,7 @@ provider.stdout.pipe(process.stdout);
 async function startEngine() {
   const engine = spawn(process.execPath, ["-e", ENGINE, SCRIPT], {
     stdio: ["ignore", "pipe", "inherit", "pipe"],
-  });
+  }) as ChildProcessByStdio<null, Readable, null>;
   // Both processes hold its other end, and nothing is written to it.
   const held = engine.stdio[3] as Duplex;
   const ended = once(held.resume(), "end");
