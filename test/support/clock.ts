@@ -1,29 +1,115 @@
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+
 const timers = process.getBuiltinModule("node:timers/promises");
 
-/** How many times as fast time passes. */
-const PACE = 4;
+/** After so many turns of the event loop without a request on its way, all that is left is to wait. */
+const QUIET_TURNS = 10;
+
+interface Wait {
+  readonly at: number;
+  readonly end: () => void;
+}
+
+/** Time that stands still while anything is done, and then goes on to the end of the next wait. */
+class Clock {
+  private milliseconds = Date.now();
+  private waits: Wait[] = [];
+  private readonly requests = new Set<unknown>();
+  private turns = 0;
+  private isCounting = false;
+
+  now(): number {
+    return this.milliseconds;
+  }
+
+  /** As `setTimeout` of `node:timers/promises`. */
+  wait<T>(delay = 0, value?: T, { signal }: { signal?: AbortSignal } = {}): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const wait = { at: this.milliseconds + delay, end: () => resolve(value as T) };
+      const abort = () => {
+        this.waits = this.waits.filter((one) => one !== wait);
+        reject(signal?.reason as Error);
+      };
+      if (signal?.aborted === true) return abort();
+      signal?.addEventListener("abort", abort, { once: true });
+      this.waits.push(wait);
+      this.count();
+    });
+  }
+
+  begin(request: unknown): void {
+    this.requests.add(request);
+  }
+
+  end(request: unknown): void {
+    this.requests.delete(request);
+    this.count();
+  }
+
+  private count(): void {
+    this.turns = 0;
+    if (this.isCounting) return;
+    this.isCounting = true;
+    setImmediate(this.turn);
+  }
+
+  private readonly turn = (): void => {
+    if (this.waits.length === 0 || this.requests.size > 0) {
+      this.isCounting = false;
+      return;
+    }
+    this.turns += 1;
+    if (this.turns >= QUIET_TURNS) {
+      this.turns = 0;
+      const next = this.waits.reduce((first, wait) => (wait.at < first.at ? wait : first));
+      this.waits = this.waits.filter((wait) => wait !== next);
+      this.milliseconds = Math.max(this.milliseconds, next.at);
+      next.end();
+    }
+    setImmediate(this.turn);
+  };
+}
 
 /**
- * Lets time pass faster for all that waits by `node:timers/promises` and goes by `Date`: tests of
- * what takes seconds would do little but wait. What takes no time but work takes as much as ever.
+ * Lets time pass only by waiting, for all that waits by `node:timers/promises` and goes by `Date` and
+ * `performance`: a test takes no longer for the seconds in it, and goes the same way on a busy machine.
  */
-export function fastClock(): void {
+export function virtualClock(): void {
   const { setTimeout } = timers;
-  const { Date } = globalThis;
+  const { Date, performance } = globalThis;
+  const { now } = performance;
+  let clock: Clock;
+  const begun = (message: unknown) => clock.begin((message as { request: unknown }).request);
+  const ended = (message: unknown) => clock.end((message as { request: unknown }).request);
+  const httpBegun = (message: unknown) => {
+    const { request } = message as { request: NodeJS.EventEmitter };
+    clock.begin(request);
+    request.once("close", () => clock.end(request));
+  };
+  const channels = {
+    "http.client.request.start": httpBegun,
+    "undici:request:create": begun,
+    "undici:request:trailers": ended,
+    "undici:request:error": ended,
+  };
   before(() => {
-    const begun = Date.now();
+    clock = new Clock();
+    for (const [name, listen] of Object.entries(channels)) subscribe(name, listen);
     globalThis.Date = class extends Date {
       constructor(...given: unknown[]) {
-        super(...((given.length === 0 ? [globalThis.Date.now()] : given) as [number]));
+        super(...((given.length === 0 ? [clock.now()] : given) as [number]));
       }
       static override now(): number {
-        return Math.floor(begun + (Date.now() - begun) * PACE);
+        return clock.now();
       }
     } as DateConstructor;
-    timers.setTimeout = (delay = 0, ...others) => setTimeout(delay / PACE, ...others);
+    performance.now = () => clock.now();
+    timers.setTimeout = (...given) => clock.wait(...given);
   });
   after(() => {
     globalThis.Date = Date;
+    performance.now = now;
     timers.setTimeout = setTimeout;
+    for (const [name, listen] of Object.entries(channels)) unsubscribe(name, listen);
   });
 }

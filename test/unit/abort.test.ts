@@ -3,7 +3,7 @@ import { abort } from "../../cli/abort";
 import type { Context } from "../../cli/context";
 import { ABORT } from "../../provider/cluster";
 import { ROLLOUT } from "../../provider/undo";
-import { fastClock } from "../support/clock";
+import { virtualClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
 
 const DEPLOYMENTS = "/apis/apps/v1/namespaces/qa/deployments";
@@ -11,7 +11,7 @@ const WEB = `${DEPLOYMENTS}/web`;
 const BEGUN = JSON.stringify({ spec: "b", template: "b", abort: "", verified: "web-a" });
 
 describe("an abort from elsewhere", () => {
-  fastClock();
+  virtualClock();
   let cluster: KubernetesServer;
   let printed: string[];
 

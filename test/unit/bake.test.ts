@@ -4,7 +4,7 @@ import { create, read, type BakeInputs } from "../../provider/bake";
 import { ABORT, abortOf, kubeconfigOf } from "../../provider/cluster";
 import { BAKE, runningBake } from "../../provider/progress";
 import { Traffic, type Switch } from "../../provider/traffic";
-import { fastClock } from "../support/clock";
+import { virtualClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 import { PrometheusServer } from "../support/prometheus";
@@ -17,7 +17,7 @@ const PODS = "/api/v1/namespaces/qa/pods";
 const selects = (name: string) => ({ "app.kubernetes.io/name": name });
 
 describe("a bake", () => {
-  fastClock();
+  virtualClock();
   let cluster: KubernetesServer;
   let prometheus: PrometheusServer;
   let analysis: string;

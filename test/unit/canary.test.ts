@@ -7,7 +7,7 @@ import { ABORT, abortOf } from "../../provider/cluster";
 import { BAKE, progressOf } from "../../provider/progress";
 import { MOST_BY_PODS, podsFor, shareOf, type By } from "../../release/canary";
 import { create as unshare, read as readUnshared } from "../../provider/unshared";
-import { fastClock } from "../support/clock";
+import { virtualClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 import { PrometheusServer } from "../support/prometheus";
@@ -68,7 +68,7 @@ const BOTH = { "baton/workload": "web" };
 const ONE_STEP = JSON.stringify([{ weight: 10, duration: 1 }]);
 
 describe("a canary", () => {
-  fastClock();
+  virtualClock();
   let cluster: KubernetesServer;
   let prometheus: PrometheusServer;
   let analysis: string;

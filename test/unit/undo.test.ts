@@ -5,7 +5,7 @@ import { ABORT, abortOf, kubeconfigOf, ResourceFailed } from "../../provider/clu
 import { runningBake } from "../../provider/progress";
 import { create as rollout, find, read as readRollout } from "../../provider/rollout";
 import { ROLLOUT, Undo, withTemplate } from "../../provider/undo";
-import { fastClock } from "../support/clock";
+import { virtualClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 import { PrometheusServer } from "../support/prometheus";
@@ -15,7 +15,7 @@ const WEB = `${APPS}/deployments/web`;
 const REVISION = "deployment.kubernetes.io/revision";
 
 describe("a release that fails in place of the one before", () => {
-  fastClock();
+  virtualClock();
   let cluster: KubernetesServer;
   let prometheus: PrometheusServer;
   let analysis: string;
