@@ -17,6 +17,8 @@ export class RegistryServer {
   readonly requests: string[] = [];
   /** The Authorization header of every request, in order. */
   readonly authorizations: (string | undefined)[] = [];
+  /** Called with each request, before it is answered. */
+  onRequest: () => void = () => undefined;
   authentication: Authentication = "none";
   /** Answers to give before any other, e.g. `[503, 503]`. */
   failures: number[] = [];
@@ -94,6 +96,7 @@ export class RegistryServer {
     const { method = "", url = "" } = request;
     this.requests.push(`${method} ${url}`);
     this.authorizations.push(request.headers.authorization);
+    this.onRequest();
     const failure = this.failures.shift();
     if (failure !== undefined) {
       response.writeHead(failure).end();

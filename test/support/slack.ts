@@ -38,7 +38,8 @@ export class SlackServer {
   /** By method (`webhook` for the webhook), or for all by `*`. */
   readonly troubles = new Map<string, Trouble>();
   /** How many callers still wait for an answer that does not come. */
-  hanging = 0;
+  private hanging = 0;
+  private allLeft: () => void = () => undefined;
   /** How long every answer takes, in milliseconds. */
   delay = 0;
   /** How many messages a page has at most. */
@@ -63,6 +64,11 @@ export class SlackServer {
   async stop(): Promise<void> {
     this.server.closeAllConnections();
     await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  /** Waits until nobody waits any more for an answer that does not come. */
+  async left(): Promise<void> {
+    if (this.hanging > 0) await new Promise<void>((resolve) => (this.allLeft = resolve));
   }
 
   /** The variables by which the tool finds it. */
@@ -90,7 +96,10 @@ export class SlackServer {
     const trouble = this.troubles.get(method) ?? this.troubles.get("*");
     if (trouble === "hang") {
       this.hanging++;
-      response.on("close", () => this.hanging--);
+      response.on("close", () => {
+        this.hanging--;
+        if (this.hanging === 0) this.allLeft();
+      });
       return;
     }
     if (trouble !== undefined && "status" in trouble) {

@@ -25,9 +25,7 @@ const QA = `config:
     backup: { volume: { size: 1Gi } }
 `;
 
-describe("what a release does to the database", function () {
-  // Each asks git and the stand-in for Pulumi dozens of times.
-  this.timeout(60_000);
+describe("what a release does to the database", () => {
   let scene: ToolScene;
   let kept: () => void;
   let hasRecorded: (known: SchemaRecord) => void;

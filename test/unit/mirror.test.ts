@@ -2,6 +2,7 @@ import * as assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { mirror } from "../../registry/mirror";
 import { arrive } from "../../registry/replica";
+import { virtualClock } from "../support/clock";
 import { RegistryServer } from "../support/registry";
 
 describe("a mirror", () => {
@@ -62,11 +63,11 @@ describe("a mirror", () => {
     const [first] = made.platforms;
     // Its index, both its first blobs, and then no more: as where the way between them breaks.
     const asked = from.requests.length;
-    const cut = setInterval(() => {
-      if (from.requests.length > asked + 3) from.failures = Array(8).fill(404) as number[];
-    }, 0);
+    from.onRequest = () => {
+      if (from.requests.length > asked + 4) from.failures = [404];
+    };
     await assert.rejects(mirror(at(from), at(to), made.digest), /answered 404/);
-    clearInterval(cut);
+    from.onRequest = () => undefined;
     assert.equal(to.manifest(made.digest), undefined);
     assert.equal(to.manifest(first?.digest ?? ""), undefined);
     from.failures = [];
@@ -91,6 +92,7 @@ describe("a mirror", () => {
   });
 
   describe("of a registry that has its own", () => {
+    virtualClock();
     const replica = (timeout = 1) => ({
       ...at(to),
       replica: { timeout, mirrorOf: { repository: at(from).repository, plainHttp: true } },

@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { Provider } from "@pulumi/pulumi/provider";
 import { ROLLOUT } from "../../provider/undo";
+import { virtualClock } from "../support/clock";
 import { KubernetesServer } from "../support/kubernetes";
 
 const load = createRequire(__filename);
@@ -24,6 +25,7 @@ function served(): Provider {
 }
 
 describe("the provider", () => {
+  virtualClock();
   const provider = served();
   const urn = (type: string) => `urn:pulumi:qa::baton::a:b$promotion:index:${type}::name`;
   const diff = (type: string, olds: object, news: object) =>

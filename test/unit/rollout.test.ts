@@ -3,12 +3,14 @@ import { remove } from "../../provider/autoscaled";
 import { setTimeout } from "node:timers/promises";
 import { ABORT, abortOf, type ResourceFailed } from "../../provider/cluster";
 import { create } from "../../provider/rollout";
+import { virtualClock } from "../support/clock";
 import { failure } from "../support/failure";
 import { KubernetesServer } from "../support/kubernetes";
 
 const DEPLOYMENTS = "/apis/apps/v1/namespaces/qa/deployments";
 
 describe("a rollout", () => {
+  virtualClock();
   let cluster: KubernetesServer;
 
   beforeEach(async () => {

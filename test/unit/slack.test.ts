@@ -13,6 +13,8 @@ import {
 import { SlackServer, TOKEN } from "../support/slack";
 import { ToolScene } from "../support/tool";
 
+/** Of machines that must not meet their deadline, in milliseconds. */
+const NO_DEADLINE = 3_600_000;
 const DIGEST = "sha256:aa";
 const REVISION = "0123456789abcdef0123456789abcdef01234567";
 
@@ -163,7 +165,7 @@ describe("Slack", () => {
   };
 
   /** As on a machine of its own. */
-  const machine = (deadline = 2000, announce = {}) =>
+  const machine = (deadline = NO_DEADLINE, announce = {}) =>
     new Slack(
       { ...config, announce: { ...config.announce, ...announce } },
       { environment, deadline },
@@ -197,7 +199,7 @@ describe("Slack", () => {
     assert.deepEqual(texts("podinfo-oncall"), [headline(failed)]);
     assert.deepEqual(texts("podinfo-release"), []);
 
-    const slack = machine(2000, { requests: ["release", "same"] });
+    const slack = machine(NO_DEADLINE, { requests: ["release", "same"] });
     slack.announce(requested);
     assert.deepEqual(await slack.settle(), []);
     assert.deepEqual(slack.told, ["#podinfo-release"]);
@@ -324,13 +326,10 @@ describe("Slack", () => {
     environment = { ...environment, BATON_ONCALL_WEBHOOK: server.webhook };
     server.troubles.set("*", "hang");
     const slack = machine(150);
-    const start = Date.now();
     slack.announce(failed);
     slack.announce(deployed);
-    assert.ok(Date.now() - start < 50);
+    assert.equal(server.calls.length, 0, "announcing waits for nothing");
     const unsent = await slack.settle();
-    const took = Date.now() - start;
-    assert.ok(took >= 140 && took < 400, `${took} ms`);
     const why = "no answer within 0.15 s";
     assert.deepEqual(unsent.sort(), [
       `Slack: #podinfo-dev was not told that ${headline(deployed)}: ${why}.`,
@@ -341,13 +340,14 @@ describe("Slack", () => {
       `Slack: the on-call webhook was not told that ${headline(failed)}: ${why}.`,
     ]);
     const { length } = server.calls;
+    await server.left();
+    // Longer than the client's pause before it would try again.
     await new Promise((resolve) => setTimeout(resolve, 300));
     assert.equal(server.calls.length, length);
-    assert.equal(server.hanging, 0);
   });
 
   it("says in one sentence each what could not be sent, and why", async () => {
-    const alone = machine(2000, { outcomes: ["release"] });
+    const alone = machine(NO_DEADLINE, { outcomes: ["release"] });
     const reasons: [Parameters<typeof server.troubles.set>[1], string][] = [
       [{ status: 429, retryAfter: 30 }, "ratelimited (for 30 s)"],
       [{ status: 500 }, "HTTP 500"],
@@ -372,14 +372,14 @@ describe("Slack", () => {
   });
 
   it("does not wait until a limit is over", async () => {
-    server.troubles.set("*", { status: 429, retryAfter: 1 });
-    const start = Date.now();
-    assert.equal((await say(deployed)).length, 2);
-    assert.ok(Date.now() - start < 500);
+    server.troubles.set("*", { status: 429, retryAfter: 3600 });
+    const unsent = await say(deployed);
+    assert.equal(unsent.length, 2);
+    for (const text of unsent) assert.match(text, /: ratelimited \(for 3600 s\)\.$/);
   });
 
   it("says so where there is no connection, and where a channel is not configured", async () => {
-    const slack = machine(2000, { outcomes: ["nowhere"] });
+    const slack = machine(NO_DEADLINE, { outcomes: ["nowhere"] });
     slack.announce(deployed);
     assert.deepEqual(await slack.settle(), [
       `Slack: #nowhere was not told that ${headline(deployed)}: baton:slack.channels does not have it.`,
