@@ -44,8 +44,8 @@ export async function create(inputs: BakeInputs, run: Run): Promise<string> {
   const former = namesOf(inputs.former);
   const inPlace = namesOf(inputs.inPlace);
   const traffic = new Traffic(kubeconfig, namespace);
-  // Another release may be deployed while a killed run's provider watches on: neither may take the
-  // traffic from it, nor pass without any.
+  // Another machine may deploy another release while this run watches its own: this run must neither
+  // take the traffic from that release, nor pass without any.
   const mayGoOn = async () => {
     if (await traffic.isGiven(switches)) return;
     const text = "it does not have all traffic any more; this run has stopped";
