@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ROOT } from "../../sandbox/folder";
 import { clientEnvironment, databaseUrl, runSql } from "../../sandbox/postgres";
-import { onSandbox } from "./scene";
+import { onSandbox, startSandbox } from "./scene";
 
 const SCRIPT = join(ROOT, "components", "internal", "database.sh");
 /** Where a container leaves its message. */
@@ -24,6 +24,7 @@ describe("the script of the database's Jobs, on a PostgreSQL", () => {
 
   before(async function () {
     if (!onSandbox) this.skip();
+    await startSandbox();
     url = await databaseUrl("e2e_script");
   });
   beforeEach(async () => {

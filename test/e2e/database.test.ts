@@ -1,5 +1,4 @@
 import * as assert from "node:assert/strict";
-import { execa } from "execa";
 import { chmod, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { labelSelectorOf } from "../../provider/cluster";
@@ -204,9 +203,10 @@ describe("a database", () => {
   /** What runs and has not misbehaved, and the version of its schema. */
   let stable: string;
   let schema = 0;
-  /** How many sessions migrate. */
+  /** How many sessions migrate this database. */
   const migrations = () =>
-    rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'baton-migration'");
+    rows(`SELECT count(*) FROM pg_stat_activity
+      WHERE application_name = 'baton-migration' AND datname = current_database()`);
   const generation = async () => {
     const namespace = scene.namespaceOf(ENVIRONMENT);
     const { metadata } = await scene.apps.readNamespacedDeployment({ namespace, name: "web" });
@@ -296,12 +296,9 @@ describe("a database", () => {
     await ends(0, "request", ENVIRONMENT, "--tag", `build-${first + 3}`);
     const run = start("deploy", ENVIRONMENT, "--yes");
     await until("the migration to run", async () => (await migrations()) === "1", PATIENCE);
-    const found = await execa("pgrep", ["-f", `^pulumi up .*--stack ${ENVIRONMENT} `], {
-      reject: false,
-    });
-    for (const pid of [run.pid, ...found.stdout.split("\n").map(Number)]) {
-      if (pid) process.kill(pid, "SIGKILL");
-    }
+    const pulumi = await scene.pulumiOf(ENVIRONMENT);
+    run.kill("SIGKILL");
+    process.kill(pulumi, "SIGKILL");
     await run;
     await ends(0, "deploy", ENVIRONMENT, "--yes");
     assert.equal(await applied(), "1,2,3");

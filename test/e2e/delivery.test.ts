@@ -5,7 +5,7 @@ import { until } from "../../sandbox/cluster";
 import { BAKE, Delivery, STRATEGIES, type Ran, type Trial } from "../../sandbox/delivery";
 import { startGateway } from "../../sandbox/gateway";
 import type { LoadResult, RunningLoad } from "../../sandbox/load";
-import { onSandbox, sandboxProcess } from "./scene";
+import { onSandbox, startSandbox } from "./scene";
 import { Proxy } from "./proxy";
 
 const PROJECT = "e2e-delivery";
@@ -49,7 +49,7 @@ for (const { name, strategy, isBehindGateway } of WAYS) {
 
     before(async function () {
       if (!onSandbox) this.skip();
-      await sandboxProcess("up");
+      await startSandbox();
       await proxy.start();
       if (isBehindGateway) endGateway = await startGateway();
       const options = { prometheus: proxy.url, isBehindGateway };

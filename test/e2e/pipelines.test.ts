@@ -9,9 +9,10 @@ import { openRegistry, type Registry } from "../../registry/registry";
 import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { Project } from "../../sandbox/engine";
 import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { pushTests, targetsOf } from "../../sandbox/images";
 import { as } from "../support/person";
 import { Runner, type Ended } from "../support/runner";
-import { onSandbox, PATIENCE, Scene } from "./scene";
+import { onSandbox, PATIENCE, startSandbox } from "./scene";
 
 const PREFIX = "baton-pipelines-";
 const FOLDER = join(SANDBOX, "pipelines-e2e");
@@ -66,7 +67,8 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
   const repository = `${REGISTRY}/pipelines-${build}`;
 
   before(async () => {
-    await Scene.open();
+    await startSandbox();
+    await pushTests(targetsOf({}));
     await rm(FOLDER, { recursive: true, force: true });
     await rm(join(SANDBOX, "pipelines"), { recursive: true, force: true });
     await deleteNamespaces(kubeconfigOf({}), PREFIX, PATIENCE);

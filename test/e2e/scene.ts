@@ -11,13 +11,25 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openRegistry, type Registry } from "../../registry/registry";
-import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
+import { deleteNamespaces, kubeconfigOf, until } from "../../sandbox/cluster";
 import { type Place, Project } from "../../sandbox/engine";
-import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
-import { pushBuild, pushTests, targetsOf, type Target } from "../../sandbox/images";
+import { BIN, DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { pushBuild, pushImage, pushTests, targetsOf, type Target } from "../../sandbox/images";
 import { as } from "../support/person";
 
-const PREFIX = "baton-e2e-";
+/** The variable with the name and the number of this process's scene, as JSON, where several run. */
+export const SCENE = "E2E_SCENE";
+/** The variable that is set where the sandbox has been started for all. */
+export const SANDBOX_IS_UP = "E2E_SANDBOX_IS_UP";
+
+const scene = JSON.parse(process.env[SCENE] ?? '{ "name": "e2e", "index": 0 }') as {
+  readonly name: string;
+  readonly index: number;
+};
+const PREFIX = `baton-${scene.name}-`;
+const PROJECT = `e2e-${scene.name}`;
+/** How many seconds there are between the build numbers of one scene and those of the next. */
+const NUMBERS = 1e9;
 /** How long the tests wait for something to come to hold, in seconds. */
 export const PATIENCE = 120;
 
@@ -40,7 +52,7 @@ interface Surroundings {
   readonly variables?: Readonly<Record<string, string>>;
 }
 
-/** Where the tests run: a project and namespaces of their own, empty at first. */
+/** A project and namespaces of this process's own, empty at first. */
 export class Scene {
   private constructor(
     readonly project: Project,
@@ -56,7 +68,7 @@ export class Scene {
 
   private static opened: Promise<Scene> | undefined;
 
-  /** The one scene that all files share. */
+  /** The one scene that all files of this process share. */
   static open(): Promise<Scene> {
     Scene.opened ??= Scene.make();
     return Scene.opened;
@@ -70,22 +82,23 @@ export class Scene {
 
   private static async make(): Promise<Scene> {
     const place: Place = { ...own, namespacePrefix: PREFIX };
-    const options = Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]);
-    await sandboxProcess("up", options);
+    await startSandbox(
+      ...Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]),
+    );
     const kubeconfig = kubeconfigOf(place);
     // What a former run left, however it ended.
-    await rm(join(SANDBOX, "e2e"), { recursive: true, force: true });
+    await rm(join(SANDBOX, PROJECT), { recursive: true, force: true });
     await deleteNamespaces(kubeconfig, PREFIX, PATIENCE);
 
     const targets = targetsOf(place);
-    // Tags never move, so each run needs numbers of its own.
-    const first = Math.floor(Date.now() / 1000);
+    // Tags never move, so each run of each scene needs numbers of its own.
+    const first = (scene.index + 1) * NUMBERS + (Math.floor(Date.now() / 1000) % NUMBERS);
     const builds = [first, first + 1, first + 2] as const;
     await pushTests(targets);
     for (const build of builds) await pushBuild(build, targets);
     const target = targets.app[0] ?? { repository: `${REGISTRY}/podinfo`, plainHttp: true };
     return new Scene(
-      await Project.open("e2e", place),
+      await Project.open(PROJECT, place),
       kubeconfig,
       openRegistry({ kind: "oci", ...target }),
       openRegistry({
@@ -137,6 +150,13 @@ export class Scene {
     await this.project.up(environment);
   }
 
+  /** Pushes an image that crashes, under a tag that it has not earned. @returns the tag. */
+  async pushCrashing(tag: string): Promise<string> {
+    const files = { "bin/podinfo": join(BIN, "podcli") };
+    await pushImage(tag, this.target, { files, entrypoint: ["/bin/podinfo", tag] });
+    return tag;
+  }
+
   /** Runs git in the project's folder, by ann. */
   async git(...args: string[]): Promise<string> {
     const { stdout } = await execa("git", args, { cwd: this.project.folder, env: as("ann") });
@@ -167,6 +187,27 @@ export class Scene {
     return ran.all;
   }
 
+  /** Waits for the tool to run `pulumi up` on a stack. @returns its process id. */
+  async pulumiOf(environment: string): Promise<number> {
+    // The tool gives Pulumi a stack file below the project's folder.
+    const pattern = `^pulumi up .*--stack ${environment} .*${this.project.folder}/`;
+    let pid = 0;
+    const isFound = async () => {
+      const { stdout } = await execa("pgrep", ["-f", pattern], { reject: false });
+      pid = Number(stdout.split("\n")[0]);
+      return pid > 0;
+    };
+    await until("a run of Pulumi", isFound, PATIENCE);
+    return pid;
+  }
+
+  /** The process ids of the providers of a run of Pulumi. */
+  async providersOf(pulumi: number): Promise<number[]> {
+    const args = ["-P", String(pulumi), "-f", "pulumi-resource-"];
+    const { stdout } = await execa("pgrep", args, { reject: false });
+    return stdout.split("\n").filter(Boolean).map(Number);
+  }
+
   /** A stack's state as text, with `--show-secrets` or as it is kept. */
   async state(environment: string, ...options: string[]): Promise<string> {
     const run = this.project.pulumi("stack", "export", ...options, "--stack", environment);
@@ -182,6 +223,11 @@ export class Scene {
     });
     return typeof answer === "string" ? answer : JSON.stringify(answer);
   }
+}
+
+/** Builds and starts what is missing of the sandbox, unless `run.ts` has done so for all. */
+export async function startSandbox(...options: readonly string[]): Promise<void> {
+  if (process.env[SANDBOX_IS_UP] === undefined) await sandboxProcess("up", options);
 }
 
 /** Starts `npm run sandbox -- COMMAND`. */

@@ -6,7 +6,7 @@ import { databaseUrl, POSTGRES, runSql, superuserUrl } from "../../sandbox/postg
 import { PROMETHEUS, queryPrometheus } from "../../sandbox/prometheus";
 import { pushBuild, targetsOf } from "../../sandbox/images";
 import { REGISTRY } from "../../sandbox/folder";
-import { onSandbox, PATIENCE, sandboxProcess } from "./scene";
+import { onSandbox, PATIENCE, sandboxProcess, startSandbox } from "./scene";
 
 const NAMESPACE = "baton-services";
 /** What a namespace of Baton's asks of its pods. */
@@ -24,7 +24,7 @@ describe("beside the sandbox's cluster", () => {
 
   before(async function () {
     if (!onSandbox) this.skip();
-    await sandboxProcess("up");
+    await startSandbox();
     kubeconfig = kubeconfigOf({});
     core = kubeconfig.makeApiClient(CoreV1Api);
     await deleteNamespaces(kubeconfig, NAMESPACE, PATIENCE);

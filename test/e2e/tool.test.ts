@@ -1,16 +1,14 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { until } from "../../sandbox/cluster";
-import { BIN, ROOT } from "../../sandbox/folder";
-import { pushImage } from "../../sandbox/images";
-import { SlackServer, TOKEN } from "../support/slack";
+import { ROOT } from "../../sandbox/folder";
 import { PATIENCE, Scene } from "./scene";
 
 /** Of a rollout without progress, in seconds. */
-const DEADLINE = 20;
+const DEADLINE = 30;
 
 /** A stack's state, as far as a test changes it. */
 interface State {
@@ -27,7 +25,7 @@ interface State {
   };
 }
 
-describe("the tool", () => {
+describe("the tool, in qa", () => {
   let scene: Scene;
   let good: number;
   let former: number;
@@ -37,25 +35,12 @@ describe("the tool", () => {
     const { project } = scene;
     [, former, good] = scene.builds;
     nextBuild = good + 100;
-    // As after the path's own tests, where this runs by itself.
-    if ((await project.outputs("dr"))["release"] === undefined) {
-      for (const [index, environment] of project.path.entries()) {
-        const upstream = project.path[index - 1];
-        const tag = upstream && String((await project.outputs(upstream))["earnedTag"]);
-        const named = index > 2 ? version(1) : undefined;
-        await scene.deploy(environment, tag ?? `build-${former}`, named);
-      }
-    }
-    for (const environment of ["qa", "prod"]) {
-      await project.setConfig(environment, "baton:rollout.progressDeadlineSeconds", `${DEADLINE}`);
-    }
-    await project.setConfig("prod", "baton:approval.required", "2");
-    await rm(join(project.folder, ".git"), { recursive: true, force: true });
+    await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", `${DEADLINE}`);
+    for (const build of [former, good]) await scene.deploy("dev", `build-${build}`);
+    await scene.deploy("qa", `dev-${former}`);
     await project.commit("Begin");
+    await done("ann", "promote", "qa", "--tag", `dev-${good}`, "--yes");
   });
-
-  /** Versions name one image for good, so each run needs its own. */
-  const version = (major: number) => `v${major}.0.${good}`;
 
   const ends = (exitCode: number, person: string, ...args: string[]) =>
     scene.ends(exitCode, person, args);
@@ -73,13 +58,9 @@ describe("the tool", () => {
     const list = await scene.git("tag", "--list", format, `outcome/${environment}/*`);
     return list === "" ? [] : list.split("\n");
   };
-  /** An image that crashes, under a tag that nobody has earned for it. */
-  const bad = async (giver: string): Promise<string> => {
+  const bad = async (giver: string) => {
     nextBuild += 1;
-    const tag = `${giver}-${nextBuild}`;
-    const files = { "bin/podinfo": join(BIN, "podcli") };
-    await pushImage(tag, scene.target, { files, entrypoint: ["/bin/podinfo", tag] });
-    return tag;
+    return scene.pushCrashing(`${giver}-${nextBuild}`);
   };
   const newPod = async () => (await scene.pods("qa")).length > 2;
   /** Whether the stack is free, and its state without anything that was begun and not ended. */
@@ -106,100 +87,6 @@ describe("the tool", () => {
     const there = items.map(({ metadata }) => metadata?.name);
     assert.deepEqual(there.sort(), recorded.sort(), "every object is recorded");
   };
-  const pulumiOf = async (environment: string): Promise<number> => {
-    let pid = 0;
-    await until(
-      "a run of Pulumi",
-      async () => {
-        const found = await execa("pgrep", ["-f", `^pulumi up .*--stack ${environment} `], {
-          reject: false,
-        });
-        pid = Number(found.stdout.split("\n")[0]);
-        return pid > 0;
-      },
-      PATIENCE,
-    );
-    return pid;
-  };
-
-  it("carries a build from dev to dr, with two people's approval for prod", async () => {
-    const slack = await SlackServer.start();
-    for (const channel of ["dev", "qa", "release", "oncall"]) {
-      slack.channels.set(`podinfo-${channel}`, `C-${channel}`);
-    }
-    try {
-      const variables = slack.environment;
-      const promote = (exitCode: number, ...args: string[]) =>
-        scene.ends(exitCode, "ann", ["promote", ...args, "--yes"], { variables });
-      for (const args of [["dev", "--tag", `build-${good}`], ["qa"], ["stage"]]) {
-        await promote(0, ...args);
-      }
-      const waiting = await promote(3, "prod", "--version", version(2));
-      assert.match(waiting, /prod: stage-\d+ → stage-\d+\n +digest[^]*version +v\S+ → v2\./);
-      assert.match(waiting, /suites +smoke: passed in \d+ s[^]*load: passed/);
-      assert.match(await ends(0, "ann", "approve", "prod"), /your own request/);
-      for (const person of ["bob", "carol"]) {
-        await promote(3, "prod", "--version", version(2));
-        await done(person, "approve", "prod");
-      }
-      assert.match(
-        await done("ann", "why", "prod"),
-        /approvals .*bob@example\.com and\s+carol@example\.com/,
-      );
-      const text = await promote(0, "prod", "--version", version(2));
-      assert.match(text, /dr: prod-v2\.\S+ is deployed and verified/);
-      const digest = await digestOf(`build-${good}`);
-      for (const name of scene.project.path) {
-        assert.deepEqual(await scene.runningDigests(name), [digest], name);
-      }
-      assert.equal(await scene.git("status", "--short"), "");
-      const told = slack.messages.map(({ text }) => text).join("\n");
-      assert.match(told, /prod.*v2\./);
-      assert.doesNotMatch(told, new RegExp(TOKEN));
-    } finally {
-      await slack.stop();
-    }
-  });
-
-  it("says what runs where, why something may not move, and what has happened", async () => {
-    const { environments } = JSON.parse(await done("ann", "status", "--json")) as {
-      environments: { environment: string; runs: { tag: string; version?: string } }[];
-    };
-    const versions = environments.map(({ environment, runs: { version: runs } }) => [
-      environment,
-      runs,
-    ]);
-    assert.deepEqual(
-      versions.filter(([name]) => scene.project.path.includes(name ?? "")),
-      scene.project.path.map((name, index) => [name, index > 2 ? version(2) : undefined]),
-    );
-    const { entries } = JSON.parse(await done("ann", "history", "prod", "--json")) as {
-      entries: { approvedBy: string[]; tag: string }[];
-    };
-    assert.deepEqual(entries[0]?.approvedBy.sort(), ["bob@example.com", "carol@example.com"]);
-    await done("ann", "drift", "prod");
-  });
-
-  it("lets nobody pass it by with `pulumi up`, but for a reason that everybody sees", async () => {
-    const { project } = scene;
-    const tag = await bad("stage");
-    await project.setConfig("prod", "imageTag", tag);
-    await project.setConfig("prod", "imageDigest", await digestOf(tag));
-    await project.setConfig("prod", "version", version(4));
-    await project.pulumi("preview", "--stack", "prod");
-    await assert.rejects(
-      project.up("prod"),
-      /prod: the plan is another one: tag, digest, version moved/,
-    );
-    assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);
-    await scene.git("checkout", "--quiet", "Pulumi.prod.yaml");
-    await project.setConfig("prod", "baton:settings.config.LOG_LEVEL", "error");
-    await project.up("prod", { BATON_BREAK_GLASS: "the log was full" });
-    assert.equal((await project.outputs("prod"))["breakGlass"], "the log was full");
-    assert.match(await done("ann", "status"), /the log was full/);
-    await scene.git("checkout", "--quiet", "Pulumi.prod.yaml");
-    await project.up("prod");
-  });
 
   it("refuses what was changed after its approval", async () => {
     await done("ann", "request", "qa", "--tag", `dev-${former}`);
@@ -231,20 +118,6 @@ describe("the tool", () => {
     await isSettled("qa");
   });
 
-  it("goes back by itself when a bad one is forced through to prod, and holds it (long)", async () => {
-    const tag = await bad("stage");
-    const promote = ["promote", "prod", "--tag", tag, "--version", version(3), "--yes"];
-    await ends(3, "ann", ...promote);
-    for (const person of ["bob", "carol"]) await done(person, "approve", "prod");
-    const text = await ends(4, "ann", ...promote);
-    assert.match(text, new RegExp(`prod: ${tag} failed; stage-${good} runs again, as before`));
-    assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);
-    assert.equal(await scene.registry.resolve(`prod-${version(3)}`), undefined);
-    assert.match(await ends(1, "ann", "deploy", "prod", "--yes"), /is held by/);
-    await done("ann", "rollback", "prod", "--to", `stage-${good}`);
-    assert.equal(await scene.git("status", "--short"), "");
-  });
-
   it("goes back to the former release, and forward when the hold is released", async () => {
     await done("ann", "promote", "qa", "--tag", `dev-${former}`, "--yes");
     await done("ann", "rollback", "qa");
@@ -268,12 +141,10 @@ describe("the tool", () => {
     await done("ann", "request", "qa", "--tag", `dev-${good}`);
     const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
     await until("a new pod", newPod, PATIENCE);
-    const began = Date.now();
     await done("bob", "abort", "qa", "--reason", "never mind");
     const { exitCode, all } = await deploying;
     assert.equal(exitCode, 4, all);
     assert.match(all, /aborted by bob@example\.com: never mind/);
-    assert.ok(Date.now() - began < 60_000);
     assert.equal(await runs("qa"), `dev-${former}`);
     await done("bob", "unhold", `dev-${good}`, "--reason", "it was a test");
     await done("ann", "rollback", "qa", "--to", `dev-${former}`);
@@ -297,7 +168,7 @@ describe("the tool", () => {
 
     it("carries on after the tool was killed, while Pulumi goes on", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
-      await pulumiOf("qa");
+      await scene.pulumiOf("qa");
       await setTimeout(3000);
       deploying.kill("SIGKILL");
       await deploying;
@@ -305,7 +176,7 @@ describe("the tool", () => {
 
     it("carries on after Pulumi was killed (long)", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
-      const pid = await pulumiOf("qa");
+      const pid = await scene.pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
       process.kill(pid, "SIGKILL");
       const { exitCode, all } = await deploying;
@@ -323,7 +194,7 @@ describe("the tool", () => {
 
     it("carries on after everything was killed while objects were made", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
-      const pid = await pulumiOf("qa");
+      const pid = await scene.pulumiOf("qa");
       const selector = `baton/image-tag=${next}`;
       const namespace = scene.namespaceOf("qa");
       await until(
@@ -337,9 +208,9 @@ describe("the tool", () => {
         },
         PATIENCE,
       );
+      const providers = await scene.providersOf(pid);
       deploying.kill("SIGKILL");
-      process.kill(pid, "SIGKILL");
-      await execa("pkill", ["-KILL", "-f", "pulumi-resource-"], { reject: false });
+      for (const each of [pid, ...providers]) process.kill(each, "SIGKILL");
       await deploying;
     });
 
@@ -379,9 +250,9 @@ describe("the tool", () => {
 
     it("carries on after a provider was killed (long)", async () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
-      await pulumiOf("qa");
+      const pid = await scene.pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
-      await execa("pkill", ["-KILL", "-f", "pulumi-resource-kubernetes"], { reject: false });
+      for (const provider of await scene.providersOf(pid)) process.kill(provider, "SIGKILL");
       const { exitCode, all } = await deploying;
       // What happened to the release is not known, so the former one runs again, or nothing was lost.
       assert.ok(exitCode === 4 || exitCode === 5 || exitCode === 0, all);
