@@ -4,7 +4,7 @@
  * it has ended, and a table of all files at the end.
  */
 import { execa } from "execa";
-import { appendFile, mkdir, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
@@ -18,9 +18,8 @@ const GATE_TIMES = "GATE_TIMES";
 /** Files that one process runs in this order, as they share a scene. */
 type Group = readonly string[];
 
-/** They use neither the node nor anything beside it, and run while it is built and started. */
+/** They use nothing of the sandbox's folder, and run while the sandbox is built and started. */
 const WITHOUT_SANDBOX: readonly Group[] = [
-  ["registry-contract"],
   ["bypass"],
   ["interruption"],
   ["outages"],
@@ -28,7 +27,7 @@ const WITHOUT_SANDBOX: readonly Group[] = [
   ["terminal"],
 ];
 
-/** They stop the node, and run before all that needs it. */
+/** They stop the node and look for what it leaves, and run before all that uses the sandbox. */
 const RESTARTING: readonly Group[] = [["sandbox"]];
 
 /** They share the node, WIDTH at a time, and begin in this order: the longest first. */
@@ -40,6 +39,7 @@ const SHARING: readonly Group[] = [
   ["undo"],
   ["failures"],
   ["pipelines"],
+  ["registry-contract"],
   ["workloads"],
   ["services"],
   ["database-script"],
@@ -166,6 +166,17 @@ async function runGroups(list: readonly Group[], width = 1): Promise<void> {
 async function runOnSandbox(): Promise<void> {
   const [restarting, sharing, alone] = [asked(RESTARTING), asked(SHARING), asked(ALONE)];
   if ([...restarting, ...sharing, ...alone].length === 0) return;
+  if (!(await isSandboxUp())) return;
+  await runGroups(restarting);
+  // Where such a file has failed, the node may be down.
+  if (restarting.length > 0 && !(await isSandboxUp())) return;
+  await runGroups(sharing, WIDTH);
+  await runGroups(alone);
+}
+
+/** Builds and starts what is missing of the sandbox; where that fails, the tests have failed. */
+async function isSandboxUp(): Promise<boolean> {
+  if (isEnding) return false;
   const began = Date.now();
   const up = sandboxProcess("up", place);
   up.stdout.pipe(process.stdout);
@@ -175,14 +186,10 @@ async function runOnSandbox(): Promise<void> {
   );
   const outcome = failure === undefined ? "passed" : "failed";
   rows.push({ name: "sandbox up", seconds: (Date.now() - began) / 1000, outcome });
-  if (failure !== undefined) {
-    console.error(failure);
-    process.exitCode = 1;
-    return;
-  }
-  await runGroups(restarting);
-  await runGroups(sharing, WIDTH);
-  await runGroups(alone);
+  if (failure === undefined) return true;
+  console.error(failure);
+  process.exitCode = 1;
+  return false;
 }
 
 function clock(): string {
@@ -205,8 +212,16 @@ async function finish(): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const unknown = chosen.filter((file) => !groups.some((group) => group.includes(file)));
-  if (unknown.length > 0) throw new Error(`run.ts lists no file named ${unknown.join(", ")}`);
+  const listed = groups.flat();
+  const there = (await readdir(__dirname)).filter((name) => name.endsWith(".test.ts"));
+  const unlisted = [...there.map((name) => basename(name, ".test.ts")), ...chosen].filter(
+    (file) => !listed.includes(file),
+  );
+  if (unlisted.length > 0) {
+    throw new Error(
+      `test/e2e/run.ts lists no ${unlisted.join(", ")}; expected each file in a list`,
+    );
+  }
   await rm(results, { recursive: true, force: true });
   for (const folder of [results, LOGS]) await mkdir(folder, { recursive: true });
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -224,6 +239,6 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  console.error(error);
+  console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;
 });
