@@ -25,9 +25,8 @@ describe("`pulumi destroy` of an environment", () => {
   });
 
   it("takes every environment away", async () => {
-    for (const stack of [...scene.project.path].reverse()) {
-      await scene.project.pulumi("destroy", "--yes", "--skip-preview", "--stack", stack);
-    }
+    const destroy = ["destroy", "--yes", "--skip-preview", "--stack"];
+    await Promise.all(scene.project.path.map((stack) => scene.project.pulumi(...destroy, stack)));
     const { items } = await scene.core.listNamespace();
     const left = scene.project.path.map((environment) => scene.namespaceOf(environment));
     assert.ok(!items.some(({ metadata }) => left.includes(metadata?.name ?? "")));
