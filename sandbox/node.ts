@@ -272,6 +272,8 @@ function startControllers(): void {
     "--bind-address=127.0.0.1",
     // A minute is the default for a new pod's first sample: too long for a sandbox.
     "--horizontal-pod-autoscaler-initial-readiness-delay=10s",
+    // Default: 15 s.
+    "--horizontal-pod-autoscaler-sync-period=5s",
   ]);
   start("kube-scheduler", "kube-scheduler", [
     `--kubeconfig=${KUBECONFIG}`,

@@ -38,6 +38,7 @@ const SHARING: readonly Group[] = [
   ["database"],
   ["undo"],
   ["failures"],
+  ["autoscaling"],
   ["pipelines"],
   ["registry-contract"],
   ["workloads"],
@@ -47,7 +48,7 @@ const SHARING: readonly Group[] = [
 ];
 
 /** They judge answers under load, or stop what others use: one by one, at the end. */
-const ALONE: readonly Group[] = [["delivery"], ["autoscaling"], ["strategies"], ["app"], ["dr"]];
+const ALONE: readonly Group[] = [["delivery"], ["strategies"], ["app"], ["dr"]];
 
 /** Files with nothing but tests marked `(long)`, which `npm run test:e2e:full` runs, too. */
 const LONG = ["deployments", "strategies", "app", "dr"];
