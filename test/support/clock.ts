@@ -23,7 +23,7 @@ class Clock {
   }
 
   /** As `setTimeout` of `node:timers/promises`. */
-  wait<T>(delay = 0, value?: T, { signal }: { signal?: AbortSignal } = {}): Promise<T> {
+  wait<T>(delay = 0, value?: T, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const wait = { at: this.milliseconds + delay, end: () => resolve(value as T) };
       const abort = () => {
