@@ -334,8 +334,12 @@ async function place(
   await rm(stampPath(part), { force: true });
   for (const program of Object.keys(part.programs)) {
     const unfinished = join(BIN, `.${program}.unfinished`);
-    await make(program, unfinished);
-    await rename(unfinished, join(BIN, program));
+    try {
+      await make(program, unfinished);
+      await rename(unfinished, join(BIN, program));
+    } finally {
+      await rm(unfinished, { force: true });
+    }
     for (const link of part.links?.[program] ?? []) {
       await rm(join(BIN, link), { force: true });
       await symlink(program, join(BIN, link));

@@ -104,7 +104,7 @@ export class Parts {
     const file = (await this.fileOf(program)) ?? program;
     await this.checked(file, async (path) => {
       if (file === program) return copyFile(path, to);
-      await execa("xz", ["-dc", path], { stdout: { file: to } });
+      await writeOutput("xz", ["-dc", path], to);
       await this.check(program, to);
     });
     await chmod(to, 0o755);
@@ -154,8 +154,8 @@ export async function pack(
     }
     for (const [name, path] of programs) {
       files.push(`${name}.xz`);
-      const stdout = { file: join(folder, `${name}.xz`) };
-      await execa("xz", ["-1", "--threads=0", "--stdout", path], { stdout });
+      const args = ["-1", "--threads=0", "--stdout", path];
+      await writeOutput("xz", args, join(folder, `${name}.xz`));
     }
     const sums: string[] = [];
     for (const file of files) sums.push(`${await sha256(join(folder, file))}  ${file}\n`);
@@ -210,9 +210,7 @@ async function openPath(path: string, location: string): Promise<Folder> {
   const files = listing.stdout.split("\n");
   return {
     has: (file) => Promise.resolve(files.includes(file)),
-    copy: async (file, to) => {
-      await execa("tar", ["-xOf", path, file], { stdout: { file: to } });
-    },
+    copy: (file, to) => writeOutput("tar", ["-xOf", path, file], to),
   };
 }
 
@@ -262,6 +260,11 @@ async function withCopy<T>(
   } finally {
     await rm(place, { recursive: true });
   }
+}
+
+/** Without a buffer: programs are larger than execa's. */
+async function writeOutput(command: string, args: readonly string[], to: string): Promise<void> {
+  await execa(command, args, { stdout: { file: to }, buffer: false });
 }
 
 function readText(path: string): Promise<string> {
