@@ -186,6 +186,12 @@ export const CLUSTER: readonly Part[] = [
     ],
     seconds: 300,
   },
+  {
+    name: "kube-router",
+    module: "kube-router",
+    programs: { "kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router" },
+    seconds: 100,
+  },
   { name: "pause", module: "pause", programs: { pause: "." }, inImages: true, seconds: 3 },
 ];
 

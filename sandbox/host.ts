@@ -41,6 +41,7 @@ const NAMESPACE_PATH = `/run/netns/${NETWORK.namespace}`;
 const INSTALLED: Readonly<Record<string, string>> = {
   ip: "iproute2",
   iptables: "iptables",
+  ipset: "ipset",
   conntrack: "conntrack",
   curl: "curl",
   openssl: "openssl",

@@ -6,7 +6,7 @@
 import { execa } from "execa";
 import { spawn, type ChildProcess, type SpawnOptions } from "node:child_process";
 import { openSync } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { stringify } from "yaml";
@@ -70,7 +70,7 @@ async function main(): Promise<void> {
   // Beside the control plane, which takes longer to start.
   const postgres = startPostgres();
   await startContainerd();
-  await waitForApiServer();
+  await waitForAnswer("/readyz", "ok");
   startControllers();
   await startKubelet();
   start("kube-proxy", "kube-proxy", [
@@ -83,6 +83,7 @@ async function main(): Promise<void> {
     "--conntrack-tcp-timeout-established=0",
     "--conntrack-tcp-timeout-close-wait=0",
   ]);
+  await startPolicies();
   await startDns();
   startMetricsServer();
   await writeFile(PROMETHEUS_CONFIG, prometheusConfig());
@@ -251,14 +252,15 @@ function startApiServer(): void {
   ]);
 }
 
-async function waitForApiServer(): Promise<void> {
+/** Waits until the API server gives an answer at `path` that has `text` in it. */
+async function waitForAnswer(path: string, text: string): Promise<void> {
   const tls = ["--cacert", "ca.crt", "--cert", "admin.crt", "--key", "admin.key"];
   for (;;) {
-    const answer = await execa("curl", ["-sf", ...tls, `https://${IP}:6443/readyz`], {
+    const answer = await execa("curl", ["-sf", ...tls, `https://${IP}:6443${path}`], {
       cwd: PKI,
       reject: false,
     });
-    if (answer.exitCode === 0) return;
+    if (answer.exitCode === 0 && answer.stdout.includes(text)) return;
     await setTimeout(250);
   }
 }
@@ -370,6 +372,34 @@ async function startKubelet(): Promise<void> {
     "--hostname-override=node",
     `--node-ip=${IP}`,
   ]);
+}
+
+/** Starts kube-router, which refuses what no NetworkPolicy allows; it answers events at once. */
+async function startPolicies(): Promise<void> {
+  // It puts back the whole filter table as it has read it a moment before, and kube-proxy's newest
+  // rules with it would be lost: the kernel's legacy tables are its own.
+  const tables = join(NODE, "iptables-legacy");
+  await rm(tables, { recursive: true, force: true });
+  await mkdir(tables);
+  for (const program of ["iptables", "iptables-save", "iptables-restore"]) {
+    await symlink("/usr/sbin/xtables-legacy-multi", join(tables, program));
+  }
+  // It reads the node's address once, at its start.
+  await waitForAnswer("/api/v1/nodes/node", `"${IP}"`);
+  start(
+    "kube-router",
+    "kube-router",
+    [
+      "--run-firewall=true",
+      "--run-router=false",
+      "--run-service-proxy=false",
+      `--kubeconfig=${KUBECONFIG}`,
+      "--hostname-override=node",
+      `--service-cluster-ip-range=${NETWORK.services}`,
+      "--health-port=0",
+    ],
+    { env: { ...process.env, PATH: [tables, process.env["PATH"]].join(":") } },
+  );
 }
 
 async function startDns(): Promise<void> {

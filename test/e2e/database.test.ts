@@ -1,11 +1,11 @@
 import * as assert from "node:assert/strict";
-import { chmod, mkdir, readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { labelSelectorOf } from "../../provider/cluster";
 import { runningBake } from "../../provider/progress";
 import { goBuild, IMAGES, type Part } from "../../sandbox/build";
 import { until } from "../../sandbox/cluster";
-import { BIN, NODE } from "../../sandbox/folder";
+import { BIN } from "../../sandbox/folder";
 import { STRATEGIES } from "../../sandbox/delivery";
 import { pushImage } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
@@ -63,6 +63,7 @@ describe("a database", () => {
   let scene: Scene;
   let url: string;
   let program: string;
+  let volume: string;
   let first: number;
 
   before(async function () {
@@ -78,45 +79,14 @@ describe("a database", () => {
     program = join(project.folder, "podinfo-of-database-test");
     await goBuild(podinfo, podinfo.programs["podinfo"] ?? "", program, []);
 
-    await makeVolume();
+    volume = await scene.makeVolume(ENVIRONMENT, "database-backups");
     await project.setSecret(ENVIRONMENT, "baton:DATABASE_URL", url);
     await configure({});
   });
   after(async () => {
     if (!onSandbox) return;
-    await scene.core.deletePersistentVolume({ name: "baton-e2e-backups" }).catch(() => undefined);
+    await scene.removeVolume();
   });
-
-  /** Nothing in the sandbox makes volumes for claims. */
-  async function makeVolume(): Promise<void> {
-    const path = join(NODE, "e2e-backups");
-    await rm(path, { recursive: true, force: true });
-    await mkdir(path, { recursive: true });
-    await chmod(path, 0o777);
-    const name = "baton-e2e-backups";
-    await scene.core.deletePersistentVolume({ name }).catch(() => undefined);
-    await until(
-      "the former volume to go",
-      async () => {
-        const { items } = await scene.core.listPersistentVolume();
-        return !items.some(({ metadata }) => metadata?.name === name);
-      },
-      PATIENCE,
-    );
-    await scene.core.createPersistentVolume({
-      body: {
-        metadata: { name },
-        spec: {
-          capacity: { storage: "1Gi" },
-          accessModes: ["ReadWriteOnce"],
-          storageClassName: "sandbox",
-          persistentVolumeReclaimPolicy: "Retain",
-          claimRef: { namespace: scene.namespaceOf(ENVIRONMENT), name: "database-backups" },
-          hostPath: { path },
-        },
-      },
-    });
-  }
 
   /** Writes into the stack file how the next migration behaves, and what the policy says. */
   async function configure({
@@ -216,7 +186,7 @@ describe("a database", () => {
     ((await scene.project.outputs(ENVIRONMENT))["release"] as { imageTag: string }).imageTag;
   /** Runs of the migration so far, by the attempts that its guard has let through. */
   const attempts = async () => {
-    const log = await readFile(join(NODE, "e2e-backups/migrations.log"), "utf8");
+    const log = await readFile(join(volume, "migrations.log"), "utf8");
     return log.trim().split("\n").length;
   };
   const password = () => new URL(url).password;

@@ -7,13 +7,13 @@ import {
 } from "@kubernetes/client-node";
 import { execa } from "execa";
 import * as assert from "node:assert/strict";
-import { rm } from "node:fs/promises";
+import { chmod, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openRegistry, type Registry } from "../../registry/registry";
 import { deleteNamespaces, kubeconfigOf, until } from "../../sandbox/cluster";
 import { type Place, Project } from "../../sandbox/engine";
-import { BIN, DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
+import { BIN, DR_REGISTRY, NODE, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushBuild, pushImage, pushTests, targetsOf, type Target } from "../../sandbox/images";
 import { as } from "../support/person";
 
@@ -27,6 +27,8 @@ const scene = JSON.parse(process.env[SCENE] ?? '{ "name": "e2e", "index": 0 }') 
   readonly index: number;
 };
 const PREFIX = `baton-${scene.name}-`;
+/** The volume that a claim of this scene is bound to. */
+const VOLUME = `baton-${scene.name}`;
 const PROJECT = `e2e-${scene.name}`;
 /** How many seconds there are between the build numbers of one scene and those of the next. */
 const NUMBERS = 1e9;
@@ -212,6 +214,42 @@ export class Scene {
   async state(environment: string, ...options: string[]): Promise<string> {
     const run = this.project.pulumi("stack", "export", ...options, "--stack", environment);
     return (await run).stdout;
+  }
+
+  /**
+   * Makes the volume of a claim, as nothing in the sandbox does.
+   * @returns The folder that it is.
+   */
+  async makeVolume(environment: string, claim: string): Promise<string> {
+    const path = join(NODE, `volume-${scene.name}`);
+    await this.removeVolume();
+    const gone = async () => {
+      const { items } = await this.core.listPersistentVolume();
+      return !items.some(({ metadata }) => metadata?.name === VOLUME);
+    };
+    await until("the end of the former volume", gone, PATIENCE);
+    await rm(path, { recursive: true, force: true });
+    await mkdir(path, { recursive: true });
+    await chmod(path, 0o777);
+    await this.core.createPersistentVolume({
+      body: {
+        metadata: { name: VOLUME },
+        spec: {
+          capacity: { storage: "1Gi" },
+          accessModes: ["ReadWriteOnce"],
+          storageClassName: "sandbox",
+          persistentVolumeReclaimPolicy: "Retain",
+          claimRef: { namespace: this.namespaceOf(environment), name: claim },
+          hostPath: { path },
+        },
+      },
+    });
+    return path;
+  }
+
+  /** Removes what `makeVolume` has made, once its claim is gone. */
+  async removeVolume(): Promise<void> {
+    await this.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
   }
 
   /** Asks a Service through the API server, which works from outside any cluster. */
