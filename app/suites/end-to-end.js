@@ -1,11 +1,13 @@
 // As a customer: orders, sees the order among the newest, and looks at it.
 import { check } from "k6";
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = { iterations: 5, thresholds: { checks: ["rate==1"] } };
 
-const target = __ENV.TARGET_URL;
 const headers = { "content-type": "application/json" };
+
+export const setup = awaitTarget;
 
 export default function () {
   const order = { customer: `k6-${__ITER}`, item: "Teapot", quantity: 1, unitPriceCents: 4200 };

@@ -1,5 +1,6 @@
 // A constant load, mostly of reads, with limits on errors and latency.
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = {
   scenarios: {
@@ -11,11 +12,15 @@ export const options = {
       preAllocatedVUs: 10,
     },
   },
-  thresholds: { http_req_failed: ["rate<0.01"], http_req_duration: ["p(95)<500"] },
+  thresholds: {
+    "http_req_failed{scenario:load}": ["rate<0.01"],
+    "http_req_duration{scenario:load}": ["p(95)<500"],
+  },
 };
 
-const target = __ENV.TARGET_URL;
 const headers = { "content-type": "application/json" };
+
+export const setup = awaitTarget;
 
 export default function () {
   if (Math.random() < 0.9) {

@@ -1,12 +1,14 @@
 // What has been refused before still is, and what is measured still has its names.
 import { check } from "k6";
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = { iterations: 10, thresholds: { checks: ["rate==1"] } };
 
-const target = __ENV.TARGET_URL;
 const headers = { "content-type": "application/json" };
 const NOBODY = "00000000-0000-4000-8000-00000000000f";
+
+export const setup = awaitTarget;
 
 export default function () {
   http.setResponseCallback(http.expectedStatuses(400, 404));

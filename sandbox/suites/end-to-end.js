@@ -1,10 +1,11 @@
 // A user's way through the app.
 import { check } from "k6";
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = { iterations: 5, thresholds: { checks: ["rate==1"] } };
 
-const target = __ENV.TARGET_URL;
+export const setup = awaitTarget;
 
 export default function () {
   check(http.get(target, { headers: { accept: "text/html" } }), {

@@ -1,10 +1,11 @@
 // The app with what is behind it: its own endpoints answer, and say what they should.
 import { check } from "k6";
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = { iterations: 5, thresholds: { checks: ["rate==1"] } };
 
-const target = __ENV.TARGET_URL;
+export const setup = awaitTarget;
 
 export default function () {
   check(http.get(`${target}/readyz`), { "is ready": ({ status }) => status === 200 });

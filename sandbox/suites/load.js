@@ -1,5 +1,6 @@
 // A constant load, with limits on errors and latency.
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = {
   scenarios: {
@@ -11,9 +12,14 @@ export const options = {
       preAllocatedVUs: 10,
     },
   },
-  thresholds: { http_req_failed: ["rate<0.01"], http_req_duration: ["p(95)<500"] },
+  thresholds: {
+    "http_req_failed{scenario:load}": ["rate<0.01"],
+    "http_req_duration{scenario:load}": ["p(95)<500"],
+  },
 };
 
+export const setup = awaitTarget;
+
 export default function () {
-  http.get(__ENV.TARGET_URL);
+  http.get(target);
 }

@@ -1,10 +1,11 @@
 // What has worked before still does.
 import { check } from "k6";
 import http from "k6/http";
+import { awaitTarget, target } from "./target.js";
 
 export const options = { iterations: 10, thresholds: { checks: ["rate==1"] } };
 
-const target = __ENV.TARGET_URL;
+export const setup = awaitTarget;
 
 export default function () {
   for (const status of [200, 204, 404, 500]) {

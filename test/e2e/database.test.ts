@@ -5,7 +5,7 @@ import { labelSelectorOf } from "../../provider/cluster";
 import { runningBake } from "../../provider/progress";
 import { goBuild, IMAGES, type Part } from "../../sandbox/build";
 import { until } from "../../sandbox/cluster";
-import { BIN } from "../../sandbox/folder";
+import { BIN, NETWORK } from "../../sandbox/folder";
 import { STRATEGIES } from "../../sandbox/delivery";
 import { pushImage } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
@@ -109,6 +109,7 @@ describe("a database", () => {
     await scene.project.edit(ENVIRONMENT, {
       "baton:verification": { run: ["smoke"] },
       "baton:rollout": { progressDeadlineSeconds: 30, ...rollout },
+      "baton:network": { egress: [{ name: "database", cidr: `${NETWORK.inside}/32`, port: 5432 }] },
       // Where releases stand side by side.
       "baton:quota": { pods: 40 },
       "baton:settings": {

@@ -36,6 +36,7 @@ const SHARING: readonly Group[] = [
   ["path", "refusals", "approvals", "destroy"],
   ["tool"],
   ["database"],
+  ["network-policies"],
   ["undo"],
   ["failures"],
   ["autoscaling"],
