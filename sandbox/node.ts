@@ -398,7 +398,14 @@ async function startPolicies(): Promise<void> {
       `--service-cluster-ip-range=${NETWORK.services}`,
       "--health-port=0",
     ],
-    { env: { ...process.env, PATH: [tables, process.env["PATH"]].join(":") } },
+    {
+      env: {
+        ...process.env,
+        PATH: [tables, process.env["PATH"]].join(":"),
+        // Outside of the sandbox's folder it would be left behind.
+        XTABLES_LOCKFILE: join(tables, "lock"),
+      },
+    },
   );
 }
 
