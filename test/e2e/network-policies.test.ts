@@ -27,6 +27,10 @@ const BETWEEN_MILLISECONDS = 200;
 /** How a try to connect ended; anything else, such as a timeout, is tried again. */
 const PASSES = "passes";
 const REFUSED = "refused";
+/** How an entrance of a cluster calls the app. */
+const GATEWAY = "gateway → app";
+const LOAD_BALANCER = "load balancer → app";
+type Entrance = typeof GATEWAY | typeof LOAD_BALANCER;
 type Flows = Readonly<Record<string, () => Promise<string>>>;
 
 type Direction = "ingress" | "egress";
@@ -189,7 +193,7 @@ describe("network policies", () => {
 
   /** From a caller, or a suite. */
   const from = (pod: V1Pod | undefined, host: string, port: number) => () =>
-    outcome(run(pod ?? {}, "/bin/nc", "-w", String(TIMEOUT), "-z", host, String(port)));
+    outcome(run(pod ?? {}, "/bin/nc", "-w", String(TIMEOUT), host, String(port)));
   /** From the app's own pod. */
   const fromApp = (pod: V1Pod, to: string) =>
     run(pod, "/bin/podcli", "check", "tcp", to, `--timeout=${TIMEOUT}s`, "--delay=0s");
@@ -259,7 +263,10 @@ describe("network policies", () => {
     let seen: unknown;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       seen = await Promise.all(names.map(async (name) => [name, await flows[name]?.()]));
-      if (isDeepStrictEqual(seen, expected)) return;
+      if (isDeepStrictEqual(seen, expected)) {
+        console.log(`      ${when}: ${names.length} flows, tried ${attempt + 1} times`);
+        return;
+      }
       await setTimeout(BETWEEN_MILLISECONDS);
     }
     assert.deepEqual(seen, expected, when);
@@ -301,15 +308,23 @@ describe("network policies", () => {
     return tag;
   }
 
-  /** @param through How the suite that runs meanwhile reaches the app. */
-  async function configure(rollout: object, through: "service" | "exposure"): Promise<void> {
+  /**
+   * @param through How the suite that runs meanwhile reaches the app.
+   * @param entrance Who calls it from outside: pods, or addresses of a load balancer.
+   */
+  async function configure(
+    rollout: object,
+    through: "service" | "exposure",
+    entrance: Entrance,
+  ): Promise<void> {
     const hold = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"];
     const migrate = `psql -q "$DATABASE_URL" -c 'CREATE TABLE migrations AS SELECT 1 AS version'`;
     await scene.project.edit(ENVIRONMENT, {
       "baton:entrances.internal": {
         name: "sandbox",
-        cidr: `${NETWORK.outside}/${NETWORK.prefix}`,
-        namespace: scene.namespaceOf("gateway"),
+        ...(entrance === GATEWAY
+          ? { namespace: scene.namespaceOf("gateway"), cidr: null }
+          : { cidr: `${NETWORK.outside}/32` }),
       },
       "baton:network": {
         prometheusNamespace: scene.namespaceOf("monitoring"),
@@ -358,13 +373,19 @@ describe("network policies", () => {
     try {
       await action(suite);
     } finally {
-      await run(suite, "/bin/kill", "-TERM", "1");
+      // It may end before the command that ends it.
+      await run(suite, "/bin/kill", "-TERM", "1").catch(() => undefined);
       await up;
     }
   }
 
   /** All flows to and from a release, whose Service of its own has that name. */
-  async function flowsOf(tag: string, suite: V1Pod, service: string): Promise<[Flows, Flows]> {
+  async function flowsOf(
+    tag: string,
+    suite: V1Pod,
+    service: string,
+    entrance: Entrance,
+  ): Promise<[Flows, Flows]> {
     const [app] = await running("the app", () =>
       scene.pods(ENVIRONMENT, `app.kubernetes.io/name=${service},baton/image-tag=${tag}`),
     );
@@ -372,6 +393,11 @@ describe("network policies", () => {
     const name = { namespace: scene.namespaceOf(ENVIRONMENT), name: service };
     const { spec } = await scene.core.readNamespacedService(name);
     const database = [NETWORK.inside, 5432] as const;
+    const entrances = {
+      [GATEWAY]: from(gateway, ipOf(app), PORT),
+      [LOAD_BALANCER]: fromOutside(spec?.clusterIP ?? "", 80),
+    };
+    const stranger = entrance === GATEWAY ? LOAD_BALANCER : GATEWAY;
     const needed = {
       "suite → app": from(suite, ipOf(app), PORT),
       "app → DNS": () => findsName(app),
@@ -379,11 +405,11 @@ describe("network policies", () => {
       "app → database": () => outcome(fromApp(app, database.join(":"))),
       "app → web": () => outcome(fromApp(app, `${NETWORK.inside}:80`)),
       "migration → database": from(migration, ...database),
-      "gateway → app": from(gateway, ipOf(app), PORT),
-      "load balancer → app": fromOutside(spec?.clusterIP ?? "", 80),
+      [entrance]: entrances[entrance],
       "Prometheus → app": from(monitoring, ipOf(app), METRICS),
     };
     const unneeded = {
+      [stranger]: entrances[stranger],
       "another namespace → app": from(other, ipOf(app), PORT),
       "another namespace → metrics": from(other, ipOf(app), METRICS),
       "Prometheus → app's own port": from(monitoring, ipOf(app), PORT),
@@ -395,13 +421,13 @@ describe("network policies", () => {
   }
 
   /** Which rules let the flows of `flowsOf` pass; `policy` is the workload's own. */
-  const rulesOf = (policy: string) => [
+  const rulesOf = (policy: string, entrance: Entrance) => [
     rule("default", "ingress", 0, "suite → app"),
     rule("default", "egress", 0, "suite → app"),
     rule("default", "egress", 1, "app → DNS", "app → DNS over TCP"),
     rule("default", "egress", 2, "app → database", "migration → database"),
     rule("default", "egress", 3, "app → web"),
-    rule(policy, "ingress", 0, "gateway → app", "load balancer → app"),
+    rule(policy, "ingress", 0, entrance),
     rule(policy, "ingress", 1, "Prometheus → app"),
   ];
 
@@ -421,11 +447,11 @@ describe("network policies", () => {
   }
 
   it("let the needed flows of a release pass, and no others", async () => {
-    await configure({}, "exposure");
+    await configure({}, "exposure", GATEWAY);
     const tag = await push(1);
     await whileVerified(tag, async (suite) => {
       migration = await makeMigration();
-      const [needed, unneeded] = await flowsOf(tag, suite, "web");
+      const [needed, unneeded] = await flowsOf(tag, suite, "web", GATEWAY);
       await prove(
         {
           ...needed,
@@ -434,7 +460,7 @@ describe("network policies", () => {
         },
         unneeded,
         [
-          ...rulesOf("web"),
+          ...rulesOf("web", GATEWAY),
           rule("verification", "egress", 0, "suite → public address"),
           rule("verification", "egress", 1, "suite → gateway"),
         ],
@@ -442,15 +468,19 @@ describe("network policies", () => {
     });
   });
 
-  for (const strategy of ["blueGreen", "canary"]) {
+  for (const [strategy, entrance] of [
+    ["blueGreen", LOAD_BALANCER],
+    ["canary", GATEWAY],
+  ] as const) {
     it(`let those of a ${strategy}'s new pods pass before they are on the air`, async () => {
-      await configure({ strategy }, "service");
+      await configure({ strategy }, "service", entrance);
       const tag = await push(strategy === "canary" ? 3 : 2);
       await whileVerified(tag, async (suite) => {
         const service = { namespace: scene.namespaceOf(ENVIRONMENT), name: "web" };
         const { spec } = await scene.core.readNamespacedService(service);
         assert.notEqual(spec?.selector?.["app.kubernetes.io/name"], `web-${tag}`);
-        await prove(...(await flowsOf(tag, suite, `web-${tag}`)), rulesOf("web-colours"));
+        const flows = await flowsOf(tag, suite, `web-${tag}`, entrance);
+        await prove(...flows, rulesOf("web-colours", entrance));
       });
     });
   }
