@@ -11,6 +11,7 @@ import {
   scanningProblem,
   withReplication,
 } from "./components/internal/ecr-settings";
+import { objectHooks } from "./components/internal/hooks";
 import { COLOUR_OF, releaseLabels, selectorLabels } from "./components/internal/labels";
 import { Monitoring, scrapeAnnotations } from "./components/monitoring";
 import { PromotionProvider } from "./components/promotion-provider";
@@ -146,7 +147,7 @@ async function declareEnvironment(
     // The stack is the cluster's identity: a renamed context must not replace what runs there.
     clusterIdentifier: config.environment,
   });
-  const inCluster = { providers: { kubernetes } };
+  const inCluster = { providers: { kubernetes }, hooks: objectHooks(context) };
   const place = new EnvironmentNamespace("namespace", { config }, inCluster);
   if (release === undefined) {
     const source =
@@ -163,7 +164,7 @@ async function declareEnvironment(
   const image = `${config.registry.repository}@${release.digest}`;
   const placed = { ...inCluster, dependsOn: [place] };
   // Only where it is needed: nothing else waits for it to start.
-  const promoted = { providers: { kubernetes, promotion }, dependsOn: [place] };
+  const promoted = { ...placed, providers: { kubernetes, promotion } };
   const settings = new Settings(
     "settings",
     {

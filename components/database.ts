@@ -73,6 +73,7 @@ const SCRIPT = "database.sh";
  */
 export class Database extends pulumi.ComponentResource {
   private readonly child: ChildOptions;
+  private readonly jobHooks: Pick<pulumi.CustomResourceOptions, "hooks">;
   private readonly claim: pulumi.Input<string>;
   private readonly script: pulumi.Input<string>;
   /** In the names of its Jobs. */
@@ -90,6 +91,7 @@ export class Database extends pulumi.ComponentResource {
   ) {
     super("baton:components:Database", name, {}, opts);
     this.child = childOptions(this, opts);
+    this.jobHooks = opts?.hooks === undefined ? {} : { hooks: opts.hooks };
     this.claim = this.createClaim();
     this.script = new k8s.core.v1.ConfigMap(
       `${name}-script`,
@@ -342,6 +344,7 @@ export class Database extends pulumi.ComponentResource {
       },
       {
         ...this.child,
+        ...this.jobHooks,
         dependsOn: [...this.child.dependsOn, ...job.dependsOn],
         customTimeouts: { create: `${job.deadlineSeconds + AWAIT_MARGIN_SECONDS}s` },
         // What failed runs again on the next `up`, whichever the provider's version.

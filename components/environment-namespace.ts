@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { splitRepository } from "../registry/reference";
 import type { Config } from "../config-schema";
 import type { StackConfig } from "../config";
+import { childOptions, type ChildOptions } from "./internal/child-options";
 import { networkPolicies } from "./internal/network-policies";
 
 export interface EnvironmentNamespaceArgs {
@@ -45,6 +46,8 @@ const SURROUNDINGS: Readonly<Record<string, readonly string[]>> = {
  * pull secret and a role for those who deploy.
  */
 export class EnvironmentNamespace extends pulumi.ComponentResource {
+  private readonly child: ChildOptions;
+
   /** The namespace's name. */
   readonly namespace: pulumi.Output<string>;
   /** The service account that workloads and suites run as. */
@@ -56,6 +59,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("baton:components:EnvironmentNamespace", name, {}, opts);
+    this.child = childOptions(this, opts);
     const inNamespace = (objectName: string) => ({
       namespace: this.namespace,
       name: objectName,
@@ -79,14 +83,14 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
           },
         },
       },
-      { parent: this },
+      this.child,
     );
     this.namespace = namespace.metadata.name;
 
     new k8s.core.v1.ResourceQuota(
       `${name}-quota`,
       { metadata: inNamespace("quota"), spec: { hard: config.quota } },
-      { parent: this },
+      this.child,
     );
     new k8s.core.v1.LimitRange(
       `${name}-limits`,
@@ -94,13 +98,13 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
         metadata: inNamespace("container-defaults"),
         spec: { limits: [{ type: "Container", ...config.limitRange }] },
       },
-      { parent: this },
+      this.child,
     );
     for (const policy of networkPolicies(config)) {
       new k8s.networking.v1.NetworkPolicy(
         `${name}-network-${policy.name}`,
         { metadata: inNamespace(policy.name), spec: policy.spec },
-        { parent: this },
+        this.child,
       );
     }
 
@@ -116,7 +120,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
         automountServiceAccountToken: false,
         ...(pullSecret === undefined ? {} : { imagePullSecrets: [{ name: pullSecret }] }),
       },
-      { parent: this },
+      this.child,
     );
     this.serviceAccount = serviceAccount.metadata.name;
 
@@ -148,7 +152,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
           ),
         },
       },
-      { parent: this },
+      this.child,
     );
     return pulumi.unsecret(secret.metadata.name);
   }
@@ -161,7 +165,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
         metadata,
         rules: [...rules(RELEASE, WRITE), ...rules(SURROUNDINGS, READ)],
       },
-      { parent: this },
+      this.child,
     );
     new k8s.rbac.v1.RoleBinding(
       `${name}-deployers`,
@@ -178,7 +182,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
           name: group,
         })),
       },
-      { parent: this },
+      this.child,
     );
   }
 }

@@ -157,6 +157,7 @@ export class Verification extends pulumi.ComponentResource {
         },
         {
           ...this.child,
+          ...(opts?.hooks === undefined ? {} : { hooks: opts.hooks }),
           dependsOn: previous,
           customTimeouts: { create: `${suite.timeoutSeconds + AWAIT_MARGIN_SECONDS}s` },
           // A suite that failed runs again on the next `up`, whichever the provider's version.

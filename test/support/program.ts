@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import * as sdkState from "@pulumi/pulumi/runtime/state";
 import * as assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
@@ -39,6 +40,11 @@ export interface Registered {
     readonly replaceOnChanges: readonly string[];
     readonly ignoreChanges: readonly string[];
     readonly createTimeout: string;
+    /** Names of the hooks that run before an update, and after a failure. */
+    readonly hooks: {
+      readonly beforeUpdate: readonly string[];
+      readonly onError: readonly string[];
+    };
   };
 }
 
@@ -172,6 +178,14 @@ export class ProgramHarness {
   }
 }
 
+/** No hook runs under mocks, so there is no server for the engine to call. */
+const UNCALLED = {
+  registerResourceHook: () => Promise.resolve(),
+  registerErrorHook: () => Promise.resolve(),
+  awaitStackRegistrations: () => Promise.resolve(),
+  shutdown: () => undefined,
+};
+
 /** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
 export async function register(
   program: () => unknown,
@@ -182,6 +196,7 @@ export async function register(
 ): Promise<Run> {
   const { stack, preview = false, project = "baton" } = options;
   await pulumi.runtime.setMocks(mocks(options), project, stack, preview, "organization");
+  (sdkState as unknown as { getStore(): { callbacks: unknown } }).getStore().callbacks = UNCALLED;
   recordRegistrations(resources);
   // The SDK takes a stack trace for every promise, which ts-node maps back to sources: most of a
   // run's time, for traces that nobody reads.
@@ -256,6 +271,7 @@ interface RegisterRequest {
   getReplaceonchangesList(): string[];
   getIgnorechangesList(): string[];
   getCustomtimeouts(): { getCreate(): string } | undefined;
+  getHooks(): { getBeforeUpdateList(): string[]; getOnErrorList(): string[] } | undefined;
 }
 
 function recordRegistrations(registered: Registered[]): void {
@@ -280,6 +296,10 @@ function recordRegistrations(registered: Registered[]): void {
         replaceOnChanges: request.getReplaceonchangesList(),
         ignoreChanges: request.getIgnorechangesList(),
         createTimeout: request.getCustomtimeouts()?.getCreate() ?? "",
+        hooks: {
+          beforeUpdate: request.getHooks()?.getBeforeUpdateList() ?? [],
+          onError: request.getHooks()?.getOnErrorList() ?? [],
+        },
       },
     });
     return register(request, callback);
