@@ -162,11 +162,12 @@ function nameOf(tag: string, digest: string | undefined): string {
 
 /** An object of the cluster beside what the state says the program wants of it. */
 async function compare(cluster: Cluster, object: RecordedObject): Promise<Operation[]> {
-  const { urn, inputs, ignoreChanges } = object;
+  const { urn, inputs, outputs, ignoreChanges } = object;
   const found = await cluster.read(inputs);
   if (found === undefined) return [{ op: "delete", urn }];
   // A client's objects hold dates as such; the cluster's own words are JSON.
-  const paths = differences(inputs, JSON.parse(JSON.stringify(found)) as unknown).filter(
+  const live = JSON.parse(JSON.stringify(found)) as unknown;
+  const paths = differences(inputs, live, outputs).filter(
     (path) => !ignoreChanges.some((ignored) => path === ignored || path.startsWith(`${ignored}.`)),
   );
   return paths.length === 0 ? [] : [{ op: "update", urn, paths }];
@@ -180,23 +181,34 @@ const NOT_KEPT = /^(metadata\.annotations\["pulumi\.com\/.*|stringData)$/;
 const QUANTITIES = /(^|\.)(resources|limits|requests|hard|default|defaultRequest|max|min)(\.|\[|$)/;
 
 /**
- * The paths of what is wanted and not so. What nobody asked for, such as a default, a status or
- * whatever a controller has added, is none of the program's; a list is one thing, and must be as
- * long as it should be. Secrets are not compared.
+ * The paths of declared values that the live object does not have. Fields that the program does not
+ * declare, such as a default, a status or an annotation of a controller, are no difference. A list is
+ * compared as a whole: it has the declared entries, or those that it had after the last update, when a
+ * mutating webhook had added its own. Secrets are not compared.
  */
-export function differences(wanted: unknown, found: unknown, path = ""): string[] {
+export function differences(
+  wanted: unknown,
+  found: unknown,
+  updated: unknown = undefined,
+  path = "",
+): string[] {
   if (wanted === undefined || wanted === null || NOT_KEPT.test(path)) return [];
   if (Array.isArray(wanted)) {
     const list: unknown[] = Array.isArray(found) ? found : [];
-    if (list.length !== wanted.length) return [path];
-    return wanted.flatMap((item, index) => differences(item, list[index], `${path}[${index}]`));
+    const after: unknown[] = Array.isArray(updated) ? updated : [];
+    const compared = wanted.length === list.length ? wanted : after;
+    if (list.length !== compared.length) return [path];
+    return compared.flatMap((item, index) =>
+      differences(item, list[index], after[index], `${path}[${index}]`),
+    );
   }
   if (isTree(wanted)) {
     if (SECRET in wanted) return [];
     const tree: Tree = isTree(found) ? found : {};
+    const after: Tree = isTree(updated) ? updated : {};
     return Object.entries(wanted).flatMap(([key, value]) =>
       // The client's models write `_from` and `_default`, as the others are words of the language.
-      differences(value, tree[key] ?? tree[`_${key}`], pathOf(path, key)),
+      differences(value, tree[key] ?? tree[`_${key}`], after[key], pathOf(path, key)),
     );
   }
   // A port may be written as a number or as text.

@@ -157,6 +157,8 @@ export interface RecordedObject {
   readonly id: string;
   /** As the program wants it; secrets encrypted. */
   readonly inputs: Tree;
+  /** The object as the cluster had it after the last update, with what a webhook had added. */
+  readonly outputs: Tree;
   /** The properties that the program leaves to others. */
   readonly ignoreChanges: readonly string[];
 }
@@ -170,6 +172,7 @@ const Recorded = z.object({
           type: z.string(),
           id: z.string().default(""),
           inputs: z.record(z.string(), z.unknown()).default({}),
+          outputs: z.record(z.string(), z.unknown()).default({}),
           ignoreChanges: z.array(z.string()).default([]),
           /** What is only looked at, or about to be removed. */
           external: z.boolean().default(false),
@@ -259,7 +262,7 @@ export class Pulumi {
 
   /**
    * What Pulumi finds changed or gone outside, as the operations that would put it into the state.
-   * The state stays as it is. Providers that apply on the client's side find only what is gone.
+   * The state stays as it is.
    * @throws Error with Pulumi's reasons.
    */
   async refreshed(stack: string): Promise<readonly Operation[]> {

@@ -8,7 +8,6 @@ import { COLOUR_OF, selectorLabels } from "./internal/labels";
 import { workloadPod } from "./internal/pod";
 import { Rollout } from "./rollout";
 import {
-  AWAITED_ELSEWHERE,
   REPLICAS_ELSEWHERE,
   autoscalerSpec,
   budgetSpec,
@@ -16,6 +15,7 @@ import {
   deploymentSpec,
   leftToAutoscaler,
   replicasOf,
+  SERVICE_AWAIT,
   serviceSpec,
   type WorkloadArgs,
 } from "./workload";
@@ -74,7 +74,6 @@ export class Colour extends pulumi.ComponentResource {
     const selector = selectorLabels(name);
     const labels = { ...args.labels, ...selector, [COLOUR_OF]: args.of };
     const metadata = { namespace, name, labels };
-    const awaitedElsewhere = { ...metadata, annotations: AWAITED_ELSEWHERE };
     this.podTemplate = {
       metadata: { labels, annotations: { ...args.podAnnotations } },
       spec: workloadPod({ ...args, name: args.of, selector }),
@@ -108,7 +107,10 @@ export class Colour extends pulumi.ComponentResource {
         dependsOn: [...this.child.dependsOn, this.deployment],
       },
     );
-    const service = { metadata: awaitedElsewhere, spec: serviceSpec(selector, workload.port) };
+    const service = {
+      metadata: { ...metadata, annotations: SERVICE_AWAIT },
+      spec: serviceSpec(selector, workload.port),
+    };
     this.ready = [rollout, new k8s.core.v1.Service(name, service, this.child)];
     const budget = replicasOf(workload) > 1 ? { metadata, spec: budgetSpec(selector) } : undefined;
     if (budget !== undefined) new k8s.policy.v1.PodDisruptionBudget(name, budget, this.child);

@@ -28,12 +28,18 @@ export interface WorkloadArgs {
   readonly irreversible: string | undefined;
 }
 
-/** `Rollout` waits for pods, and knows why they are not ready; the provider need not. */
-export const AWAITED_ELSEWHERE = { "pulumi.com/skipAwait": "true" };
-/** What the stack file says holds, also where another program has changed it since. */
+/**
+ * On a Deployment: `Rollout` waits for pods, and knows why they are not ready, so that the provider
+ * waits for the object only. Its `skipAwait` would not wait for the deletion either, and a release of
+ * the same name would meet the Deployment that still goes away.
+ */
+const DEPLOYMENT_AWAIT = { "pulumi.com/waitFor": "jsonpath={.metadata.uid}" };
+/** On a Service: `Rollout` waits for the pods that it leads to. The provider awaits its deletion. */
+export const SERVICE_AWAIT = { "pulumi.com/skipAwait": "true" };
+/** On an object that another program has changed since: the declared value counts, in a preview, too. */
 export const FORCED = { "pulumi.com/patchForce": "true" };
-export const SERVICE_ANNOTATIONS = { ...AWAITED_ELSEWHERE, ...FORCED };
-/** How many pods there are, others decide: an autoscaler, or whoever gives a release its traffic. */
+export const SERVICE_ANNOTATIONS = { ...SERVICE_AWAIT, ...FORCED };
+/** The number of pods is set by an autoscaler, or by the steps of a canary. */
 export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
 
 /**
@@ -157,7 +163,7 @@ export function deploymentAnnotations({
   replicas = 1,
 }: WorkloadConfig): Record<string, string> {
   const own = autoscale === undefined ? { [REPLICAS]: String(replicas) } : {};
-  return { ...AWAITED_ELSEWHERE, ...FORCED, ...own };
+  return { ...DEPLOYMENT_AWAIT, ...FORCED, ...own };
 }
 
 /** How many pods a Deployment begins with. */

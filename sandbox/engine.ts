@@ -23,8 +23,8 @@ import {
 import { BIN, exists, KUBECONFIG, ROOT, SANDBOX } from "./folder";
 import { commitOf, type Parts } from "./parts";
 
-/** The oldest Pulumi whose project plugins and `--json` are known to work with the program. */
-const OLDEST_PULUMI = "3.200.0";
+/** The oldest Pulumi that runs the program: the first with hooks for errors. */
+const OLDEST_PULUMI = "3.218.0";
 
 const HOME = join(SANDBOX, "pulumi");
 const HOME_PROGRAMS = join(HOME, "bin");

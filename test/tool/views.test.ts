@@ -171,6 +171,9 @@ describe("the commands that look", () => {
         status: { ready: true },
       };
       assert.deepEqual(differences(wanted, found), []);
+      const added = { spec: { ...found.spec, env: [{ name: "MESH" }] }, metadata: found.metadata };
+      assert.deepEqual(differences(wanted, added), ["spec.env"]);
+      assert.deepEqual(differences(wanted, added, added), [], "a webhook has added it");
       const changed = {
         ...found,
         metadata: { labels: { "app.kubernetes.io/name": "other" } },
