@@ -186,6 +186,7 @@ function autoscaler(
   const { deployment: name } = scaled;
   return new k8s.autoscaling.v2.HorizontalPodAutoscaler(name, manifest, {
     ...autoscaledBy(name, scaled, child, after),
+    // Present on a kept release only: one that serves again gets a new autoscaler.
     replaceOnChanges: ["spec.behavior"],
     // Two for the same pods would both stand still.
     deleteBeforeReplace: true,

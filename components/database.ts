@@ -347,7 +347,7 @@ export class Database extends pulumi.ComponentResource {
         ...this.jobHooks,
         dependsOn: [...this.child.dependsOn, ...job.dependsOn],
         customTimeouts: { create: `${job.deadlineSeconds + AWAIT_MARGIN_SECONDS}s` },
-        // What failed runs again on the next `up`, whichever the provider's version.
+        // The provider would only look at a failed Job again: the next `up` runs it anew.
         replaceOnChanges: ["#initerror"],
         deleteBeforeReplace: true,
       },

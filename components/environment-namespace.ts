@@ -112,11 +112,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
     const serviceAccount = new k8s.core.v1.ServiceAccount(
       `${name}-workload`,
       {
-        metadata: {
-          ...inNamespace("workload"),
-          // Old providers wait for a token Secret, which clusters since 1.24 do not make.
-          annotations: { "pulumi.com/skipAwait": "true" },
-        },
+        metadata: inNamespace("workload"),
         automountServiceAccountToken: false,
         ...(pullSecret === undefined ? {} : { imagePullSecrets: [{ name: pullSecret }] }),
       },
@@ -154,7 +150,7 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
       },
       this.child,
     );
-    return pulumi.unsecret(secret.metadata.name);
+    return secret.metadata.name;
   }
 
   private createDeployerRole(name: string, { deployers }: Config["namespace"]): void {

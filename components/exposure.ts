@@ -125,7 +125,7 @@ export class Exposure extends pulumi.ComponentResource {
           namespace,
           name,
           labels,
-          // A canary has changed its weights, also where the strategy is another one now.
+          // A canary writes the weights of its steps, and may have been killed before the last one.
           annotations: { ...exposure.annotations, ...FORCED },
         },
         spec: {

@@ -80,8 +80,7 @@ export class Settings extends pulumi.ComponentResource {
             this.child,
           );
 
-    // Old providers taint every output of a Secret; its name is none, and belongs in previews.
-    this.ownSecret = secret && pulumi.unsecret(secret.metadata.name);
+    this.ownSecret = secret?.metadata.name;
     this.hasSecret = secret !== undefined;
     this.container = containerSettings(
       settings,
@@ -112,12 +111,14 @@ export class Settings extends pulumi.ComponentResource {
     new k8s.core.v1.ConfigMap(
       `${name}-${imageTag}`,
       { metadata, data: {}, immutable: true },
+      // Its values are the former release's, which this `up` does not know.
       { ...child, ignoreChanges: ["data"] },
     );
     if (!hasSecret) return;
     new k8s.core.v1.Secret(
       `${name}-${imageTag}`,
       { metadata, type: "Opaque", stringData: {}, immutable: true },
+      // Both, as the cluster keeps under `data` what was declared under `stringData`.
       { ...child, ignoreChanges: ["stringData", "data"] },
     );
   }

@@ -160,7 +160,7 @@ export class Verification extends pulumi.ComponentResource {
           ...(opts?.hooks === undefined ? {} : { hooks: opts.hooks }),
           dependsOn: previous,
           customTimeouts: { create: `${suite.timeoutSeconds + AWAIT_MARGIN_SECONDS}s` },
-          // A suite that failed runs again on the next `up`, whichever the provider's version.
+          // The provider would only look at a failed Job again: the next `up` runs the suite anew.
           replaceOnChanges: ["#initerror"],
           deleteBeforeReplace: true,
         },

@@ -135,6 +135,15 @@ for (const stack of STACKS) {
       }
     });
 
+    it("releases what it adopts from former managers, and explains failed Jobs only", () => {
+      const objects = run.resources.filter(({ type }) => type.startsWith("kubernetes:"));
+      for (const { type, name, options } of objects) {
+        assert.deepEqual(options.hooks.beforeUpdate, ["release-fields"], name);
+        const isJob = type === "kubernetes:batch/v1:Job";
+        assert.deepEqual(options.hooks.onError, isJob ? ["explain-job"] : [], name);
+      }
+    });
+
     it("runs its suites again when what is deployed changes", async () => {
       const verifies = ({ resources }: Run) =>
         resources
