@@ -178,6 +178,24 @@ describe("a release in use (long)", () => {
       assert.equal(await live(), `web-${first}`);
       assert.deepEqual(await deployments(), [`web-${first}`, `web-${second}`]);
     });
+
+    it("goes forward and back at once to a Deployment just removed, and to the same tag twice", async () => {
+      const { project } = scene;
+      const forward = async (tag: string) => {
+        await copyFile(`${stackFile}.good`, stackFile);
+        await underTraffic(() => scene.deploy(DEV, tag));
+        assert.equal(await live(), `web-${tag}`);
+      };
+      const third = await fresh();
+      await forward(third);
+      assert.deepEqual(await deployments(), [`web-${first}`, `web-${third}`], "it is gone");
+      await project.setConfig(DEV, "rollbackOf", third);
+      await scene.deploy(DEV, second);
+      assert.equal(await live(), `web-${second}`);
+      await forward(third);
+      await scene.deploy(DEV, third);
+      assert.deepEqual(await deployments(), [`web-${second}`, `web-${third}`]);
+    });
   });
 
   describe("step by step", () => {
