@@ -144,6 +144,10 @@ async function declareEnvironment(
     kubeconfig: pulumi.output(undefined as unknown as string),
     // Its default, 5 requests a second, makes a whole environment wait for its own client.
     kubeClientSettings: { qps: 50, burst: 100 },
+    // A declared value counts where another program has set it since, as `kubectl edit` has, or a gate
+    // that led a Service back: a conflict would stop previews, and the way back. No field that others
+    // are to set is declared. What is not declared is no conflict, see `objectHooks`.
+    enablePatchForce: true,
     // The stack is the cluster's identity: a renamed context must not replace what runs there.
     clusterIdentifier: config.environment,
   });

@@ -1,7 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions, type ChildOptions } from "./internal/child-options";
-import { FORCED } from "./workload";
 import type { EntranceConfig, EntrancesConfig, ExposureConfig, TlsConfig } from "../config-schema";
 
 export interface ExposureArgs {
@@ -125,8 +124,7 @@ export class Exposure extends pulumi.ComponentResource {
           namespace,
           name,
           labels,
-          // A canary writes the weights of its steps, and may have been killed before the last one.
-          annotations: { ...exposure.annotations, ...FORCED },
+          annotations: { ...exposure.annotations },
         },
         spec: {
           parentRefs: [{ name: entrance.name, namespace: entrance.namespace }],

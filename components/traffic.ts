@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { childOptions } from "./internal/child-options";
 import { selectorLabels } from "./internal/labels";
-import { SERVICE_ANNOTATIONS, serviceSpec } from "./workload";
+import { SERVICE_AWAIT, serviceSpec } from "./workload";
 
 export interface TrafficArgs {
   readonly namespace: string;
@@ -29,8 +29,7 @@ export class Traffic extends pulumi.ComponentResource {
           namespace,
           name: service,
           labels: { ...labels, ...selectorLabels(name) },
-          // The gate after it switches it back by itself when the release fails.
-          annotations: SERVICE_ANNOTATIONS,
+          annotations: SERVICE_AWAIT,
         },
         spec: serviceSpec(selectorLabels(colour), port),
       },

@@ -36,9 +36,6 @@ export interface WorkloadArgs {
 const DEPLOYMENT_AWAIT = { "pulumi.com/waitFor": "jsonpath={.metadata.uid}" };
 /** On a Service: `Rollout` waits for the pods that it leads to. The provider awaits its deletion. */
 export const SERVICE_AWAIT = { "pulumi.com/skipAwait": "true" };
-/** On an object that another program has changed since: the declared value counts, in a preview, too. */
-export const FORCED = { "pulumi.com/patchForce": "true" };
-export const SERVICE_ANNOTATIONS = { ...SERVICE_AWAIT, ...FORCED };
 /** The number of pods is set by an autoscaler, or by the steps of a canary. */
 export const REPLICAS_ELSEWHERE = { ignoreChanges: ["spec.replicas"] };
 
@@ -111,9 +108,8 @@ export class Workload extends pulumi.ComponentResource {
     if (port !== undefined) {
       new k8s.core.v1.Service(
         name,
-        // With another strategy, its selector was changed by whoever led traffic to a release.
         {
-          metadata: { ...metadata, annotations: SERVICE_ANNOTATIONS },
+          metadata: { ...metadata, annotations: SERVICE_AWAIT },
           spec: serviceSpec(selector, port),
         },
         // Traffic that still goes to the colours of a former blueGreen waits for these pods.
@@ -163,7 +159,7 @@ export function deploymentAnnotations({
   replicas = 1,
 }: WorkloadConfig): Record<string, string> {
   const own = autoscale === undefined ? { [REPLICAS]: String(replicas) } : {};
-  return { ...DEPLOYMENT_AWAIT, ...FORCED, ...own };
+  return { ...DEPLOYMENT_AWAIT, ...own };
 }
 
 /** How many pods a Deployment begins with. */

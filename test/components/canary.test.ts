@@ -181,7 +181,6 @@ describe("canary", () => {
     const route = run.resources.find(({ type }) => type.endsWith(":HTTPRoute"));
     assert.ok(route);
     assert.ok(gate.dependsOn.includes(route.name));
-    assert.match(JSON.stringify(route.inputs["metadata"]), /"pulumi.com\/patchForce":"true"/);
   });
 
   it("refuses steps that are out of order, or need more pods than the stable release has", async () => {

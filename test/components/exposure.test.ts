@@ -82,8 +82,7 @@ describe("Exposure", () => {
         ],
       });
       assert.equal(find("SecurityPolicy"), undefined);
-      // Its weights were a canary's, if that was the strategy before.
-      assert.deepEqual(annotations(find("HTTPRoute")), { "pulumi.com/patchForce": "true" });
+      assert.deepEqual(annotations(find("HTTPRoute")), {});
     });
 
     it("says source ranges in Envoy Gateway's words", async () => {

@@ -66,7 +66,6 @@ describe("Workload", () => {
   it("has as many pods as the stack file says, also where an autoscaler had another number", async () => {
     const find = await declare({});
     const declared = annotations(find("kubernetes:apps/v1:Deployment", "web"));
-    assert.equal(declared["pulumi.com/patchForce"], "true");
     assert.equal(declared["baton/replicas"], "2");
     assert.equal(find("promotion:index:Autoscaled", "web-autoscaled"), undefined);
   });
