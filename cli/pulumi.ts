@@ -45,8 +45,11 @@ const Step = z
 /** What `pulumi preview --json` prints. */
 export const PreviewOutput = z.object({
   steps: z.array(Step).default([]),
-  diagnostics: z.array(z.object({ severity: z.string(), message: z.string() })).default([]),
+  diagnostics: z
+    .array(z.object({ severity: z.string(), message: z.string(), urn: z.string().default("") }))
+    .default([]),
 });
+type Diagnostic = z.infer<typeof PreviewOutput>["diagnostics"][number];
 
 /** What `pulumi whoami --json` prints. */
 const Backend = z.object({ url: z.string().optional() });
@@ -417,10 +420,7 @@ export class Pulumi {
     const run = await this.start(args, { env });
     const parsed = PreviewOutput.safeParse(parseJson(run.stdout));
     if (parsed.success && !run.failed) return parsed.data;
-    const errors = parsed.success
-      ? parsed.data.diagnostics.filter(({ severity }) => severity === "error")
-      : [];
-    const reasons = errors.map(({ message }) => clean(message)).filter((text) => text !== "");
+    const reasons = parsed.success ? reasonsOf(parsed.data.diagnostics) : [];
     throw new Error(reasons.length > 0 ? reasons.join("\n") : reasonOf(run.stdout, run.stderr));
   }
 
@@ -537,6 +537,38 @@ export function diagnostics(output: string): string {
 function reasonOf(stdout: string, stderr: string): string {
   const text = stdout.includes("Diagnostics:") ? diagnostics(stdout) : stderr.trim() || stdout;
   return clean(text);
+}
+
+/**
+ * The reasons of a failed preview, each once: what the API server refuses by environment, object and
+ * field; all else in Pulumi's words.
+ */
+export function reasonsOf(diagnostics: readonly Diagnostic[]): string[] {
+  const errors = diagnostics.filter(({ severity }) => severity === "error");
+  const reasons = errors.map(({ message, urn }) => refused(urn, clean(message)) ?? clean(message));
+  // The stack's own, beside that of a resource.
+  const known = reasons.filter((text) => text !== "" && !/^(error: )?preview failed$/.test(text));
+  return [...new Set(known)];
+}
+
+/** A server's answer to an invalid object, whose fields are listed in brackets where they are several. */
+const INVALID = /(\w+)(?:\.[\w.]+)? "([^"]+)" is invalid: \[?([^]*?)\]?$/;
+/** Between two fields: the path of the next one, and a colon. */
+const NEXT_FIELD = /, (?=[a-z]\w*(?:\.\w+|\[[^\]]*\])*: )/;
+
+function refused(urn: string, message: string): string | undefined {
+  const [, kind = "", name = "", list = ""] = INVALID.exec(message) ?? [];
+  const environment = urn.split(":")[2] ?? "";
+  if (!urn.includes("$kubernetes:") || list === "") return undefined;
+  // Several rules may refuse one field.
+  const fields = new Map(
+    list
+      .split(NEXT_FIELD)
+      .map((text) => [text.slice(0, text.indexOf(": ")), text] as const)
+      .reverse(),
+  );
+  const reasons = [...fields.values()].reverse().join("; ");
+  return `${environment}: the cluster refuses ${kind} ${name}: ${reasons}`;
 }
 
 /** Without Pulumi's marks for colours. */

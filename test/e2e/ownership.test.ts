@@ -250,7 +250,7 @@ describe("objects that other programs write to, too", () => {
       MERGE,
     );
 
-    const said = await drift(3);
+    const said = await drift(1);
     assert.match(said, /progressDeadlineSeconds/);
     assert.match(said, /spec\.ports/);
     assert.match(said, /spec\.hard\.pods/);

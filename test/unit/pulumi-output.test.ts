@@ -1,5 +1,5 @@
 import * as assert from "node:assert/strict";
-import { diagnostics, hasTouched, PreviewOutput } from "../../cli/pulumi";
+import { diagnostics, hasTouched, PreviewOutput, reasonsOf } from "../../cli/pulumi";
 
 const REFUSED = `Updating (qa):
 
@@ -24,6 +24,34 @@ describe("what Pulumi prints", () => {
 
   it("says why it failed", () => {
     assert.match(diagnostics(REFUSED), /^Diagnostics:\n[^]*nothing was updated$/);
+  });
+});
+
+describe("why a preview failed", () => {
+  const error = (message: string, urn = "") => ({ severity: "error", message, urn });
+  const urn =
+    "urn:pulumi:qa::baton::baton:components:EnvironmentNamespace$kubernetes:core/v1:ResourceQuota::namespace-quota";
+  const head =
+    'error: Preview failed: 1 error occurred:\n\t* the Kubernetes API server reported that "qa/quota" failed to fully initialize or become live: ';
+
+  it("is said once by environment, object and field where the cluster refuses it", () => {
+    const field = 'spec.hard[request.cpu]: Invalid value: "request.cpu": must be';
+    const invalid = `ResourceQuota "quota" is invalid: [${field} a standard resource type or fully qualified, ${field} a standard resource for quota, spec.scopes: Required value]\n\n\n`;
+    assert.deepEqual(
+      reasonsOf([error(`${head}${invalid}`, urn), error("error: preview failed\n")]),
+      [
+        `qa: the cluster refuses ResourceQuota quota: ${field} a standard resource type or fully qualified; spec.scopes: Required value`,
+      ],
+    );
+    const one = `Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be greater than 0`;
+    assert.deepEqual(reasonsOf([error(`${head}${one}`, urn)]), [
+      "qa: the cluster refuses Deployment web: spec.replicas: Invalid value: -1: must be greater than 0",
+    ]);
+  });
+
+  it("is said in Pulumi's words otherwise", () => {
+    const refused = "error: qa: baton:imageTag is dev-9";
+    assert.deepEqual(reasonsOf([error(refused), { ...error("hm"), severity: "info" }]), [refused]);
   });
 });
 
