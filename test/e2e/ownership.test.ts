@@ -302,7 +302,42 @@ describe("objects that other programs write to, too", () => {
     await scene.deploy(PERF, `build-${builds[1]}`);
     await isAsTheyWrote();
   });
+
+  it("that the cluster refuses fail a preview and a request, and nothing is touched", async () => {
+    const { project, builds } = scene;
+    await project.commit("Begin");
+    const head = await scene.git("rev-parse", "HEAD");
+    const before = await scene.state(PERF);
+    await project.edit(PERF, { "baton:quota": { "request.cpu": 1 } });
+    const file = join(project.folder, `Pulumi.${PERF}.yaml`);
+    const written = await readFile(file, "utf8");
+    await assert.rejects(
+      project.pulumi("preview", "--stack", PERF),
+      /namespace-quota\):[^]*ResourceQuota "quota" is invalid: \[?spec\.hard\[request\.cpu\]/,
+    );
+    const said = await scene.ends(1, "ann", ["request", PERF, "--tag", `build-${builds[2]}`]);
+    const unwrapped = said.replace(/\s+/g, " ");
+    assert.match(
+      unwrapped,
+      /perf: the cluster refuses ResourceQuota quota: spec\.hard\[request\.cpu\]: Invalid value/,
+    );
+    assert.equal(unwrapped.match(/is invalid|Invalid value/g)?.length, 1, "it is said once");
+    assert.equal(await scene.git("rev-parse", "HEAD"), head);
+    assert.equal(await scene.git("tag", "--list"), "");
+    assert.equal(await readFile(file, "utf8"), written);
+    assert.deepEqual(resourcesOf(await scene.state(PERF)), resourcesOf(before));
+    const quota = await scene.core.readNamespacedResourceQuota({ namespace, name: "quota" });
+    assert.ok(!("request.cpu" in (quota.spec?.hard ?? {})));
+  });
 });
+
+/** Each export encrypts anew, so that only what names the resources is compared. */
+function resourcesOf(state: string): unknown {
+  const { deployment } = JSON.parse(state) as {
+    deployment: { resources: { urn: string; id?: string; modified?: string }[] };
+  };
+  return deployment.resources.map(({ urn, id, modified }) => ({ urn, id, modified }));
+}
 
 /** Without undefined values, and with dates as text. */
 function plain(object: unknown): unknown {
