@@ -37,6 +37,7 @@ const SHARING: readonly Group[] = [
   ["tool"],
   ["database"],
   ["network-policies"],
+  ["ownership"],
   ["undo"],
   ["failures"],
   ["autoscaling"],
