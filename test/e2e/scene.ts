@@ -203,9 +203,9 @@ export class Scene {
     return pid;
   }
 
-  /** The process ids of the providers of a run of Pulumi. */
-  async providersOf(pulumi: number): Promise<number[]> {
-    const args = ["-P", String(pulumi), "-f", "pulumi-resource-"];
+  /** The process ids of the providers that a run of Pulumi has started, by their command lines. */
+  async providersOf(pulumi: number, pattern = "pulumi-resource-"): Promise<number[]> {
+    const args = ["-P", String(pulumi), "-f", pattern];
     const { stdout } = await execa("pgrep", args, { reject: false });
     return stdout.split("\n").filter(Boolean).map(Number);
   }

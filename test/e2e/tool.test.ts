@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { until } from "../../sandbox/cluster";
-import { ROOT } from "../../sandbox/folder";
+import { exists } from "../../sandbox/folder";
 import { PATIENCE, Scene } from "./scene";
 
 /** Of a rollout without progress, in seconds. */
@@ -178,12 +178,14 @@ describe("the tool, in qa", () => {
       const deploying = scene.tool("ann", ["deploy", "qa", "--yes"]);
       const pid = await scene.pulumiOf("qa");
       await until("a new pod", newPod, PATIENCE);
+      // Not those of other runs, as other files run beside this one.
+      const [provider] = await scene.providersOf(pid, "provider/pulumi-resource-promotion");
+      assert.ok(provider);
       process.kill(pid, "SIGKILL");
       const { exitCode, all } = await deploying;
       assert.equal(exitCode, 5, all);
       assert.match(all, /Pulumi was killed .* Run the same command again/);
-      const provider = ["--full", join(ROOT, "provider/pulumi-resource-promotion")];
-      const isGone = async () => (await execa("pgrep", provider, { reject: false })).failed;
+      const isGone = async () => !(await exists(`/proc/${provider}`));
       await until("the end of the killed engine's provider", isGone, PATIENCE);
       // As a kill leaves it between emptying and writing, without `?metadata=skip`.
       const attributes = join(scene.project.folder, "state/.pulumi/stacks/baton/qa.json.attrs");
