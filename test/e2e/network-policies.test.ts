@@ -10,7 +10,7 @@ import { until } from "../../sandbox/cluster";
 import { BIN, NETWORK, REGISTRY } from "../../sandbox/folder";
 import { pushImage } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
-import { onSandbox, PATIENCE, Scene } from "./scene";
+import { onSandbox, Scene } from "./scene";
 
 const ENVIRONMENT = "dev";
 const PORT = 9898;
@@ -20,6 +20,8 @@ const METADATA = "169.254.169.254";
 const CLIENT = "postgres-client:15";
 /** Of a connection, in seconds: long enough for a busy machine, as a refusal comes at once. */
 const TIMEOUT = 2;
+/** Of a suite that is held, and so of the wait for it, in seconds. */
+const DEADLINE = 600;
 /** How often all flows are tried until they are as the policies say. */
 const ATTEMPTS = 60;
 const BETWEEN_MILLISECONDS = 200;
@@ -150,7 +152,7 @@ describe("network policies", () => {
       pods = await read();
       return pods.length > 0 && pods.every(({ status }) => status?.phase === "Running");
     };
-    await until(what, run, PATIENCE);
+    await until(what, run, DEADLINE);
     return pods as [V1Pod, ...V1Pod[]];
   }
 
@@ -317,7 +319,7 @@ describe("network policies", () => {
     through: "service" | "exposure",
     entrance: Entrance,
   ): Promise<void> {
-    const hold = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"];
+    const hold = ["/bin/sh", "-c", `trap 'exit 0' TERM; sleep ${DEADLINE} & wait`];
     const migrate = `psql -q "$DATABASE_URL" -c 'CREATE TABLE migrations AS SELECT 1 AS version'`;
     await scene.project.edit(ENVIRONMENT, {
       "baton:entrances.internal": {
@@ -351,7 +353,7 @@ describe("network policies", () => {
       },
       "baton:verification": {
         suites: {
-          hold: { target: "web", image: CLIENT, command: hold, timeoutSeconds: 600, through },
+          hold: { target: "web", image: CLIENT, command: hold, timeoutSeconds: DEADLINE, through },
         },
         run: ["smoke", "hold"],
       },
