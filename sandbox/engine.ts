@@ -40,6 +40,8 @@ export interface Place {
   readonly namespacePrefix?: string;
   /** The service in `app/` is carried, in podinfo's place. */
   readonly app?: boolean;
+  /** A file with the passphrase of the stacks' secrets. Default: one that the sandbox has made. */
+  readonly passphraseFile?: string;
 }
 
 /** A provider that the program needs, in the version that its SDK asks for. */
@@ -253,7 +255,7 @@ const SANDBOX_PERSON = [
 ];
 
 async function engineEnvironment(
-  { context }: Place,
+  { context, passphraseFile = PASSPHRASE }: Place,
   state: string,
 ): Promise<Record<string, string>> {
   if ((await readFile(PASSPHRASE).catch(() => undefined)) === undefined) {
@@ -262,7 +264,7 @@ async function engineEnvironment(
   const common = {
     // Without `.attrs` files, which no reader may meet half written.
     PULUMI_BACKEND_URL: `file://${state}?metadata=skip`,
-    PULUMI_CONFIG_PASSPHRASE_FILE: PASSPHRASE,
+    PULUMI_CONFIG_PASSPHRASE_FILE: passphraseFile,
     PULUMI_SKIP_UPDATE_CHECK: "true",
     ...(context === undefined ? { KUBECONFIG } : {}),
   };

@@ -77,13 +77,13 @@ export class Scene {
   }
 
   /** The scene as at first, whatever has been done to it. */
-  static anew(): Promise<Scene> {
-    Scene.opened = Scene.make();
+  static anew(passphrase: Pick<Place, "passphraseFile"> = {}): Promise<Scene> {
+    Scene.opened = Scene.make(passphrase);
     return Scene.opened;
   }
 
-  private static async make(): Promise<Scene> {
-    const place: Place = { ...own, namespacePrefix: PREFIX };
+  private static async make(passphrase: Pick<Place, "passphraseFile"> = {}): Promise<Scene> {
+    const place: Place = { ...own, ...passphrase, namespacePrefix: PREFIX };
     await startSandbox(
       ...Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]),
     );
