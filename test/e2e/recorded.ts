@@ -53,7 +53,8 @@ export async function pushRecorded(
 ): Promise<void> {
   const registry = openRegistry(location);
   const manifests = new Set<string>(Object.values(tags));
-  const bytesOf = (digest: string) => Uint8Array.from(Buffer.from(contents[digest] ?? "", "base64"));
+  const bytesOf = (digest: string) =>
+    Uint8Array.from(Buffer.from(contents[digest] ?? "", "base64"));
   const others = Object.keys(contents).filter((digest) => !manifests.has(digest));
   await Promise.all(others.map((digest) => registry.putBlob(bytesOf(digest))));
   for (const digest of manifests) {

@@ -19,6 +19,8 @@ const REPOSITORY = { kind: "oci", repository: `${REGISTRY}/upgrade`, plainHttp: 
 /** The database, its owner and the owner's password. */
 const DATABASE = "upgrade";
 const VOLUME = "baton-e2e-upgrade";
+/** Whether the recorded images run here: they are for amd64. */
+const isLoadable = onSandbox && process.arch === "x64";
 /** Objects with uptime, an address or data: replacing one is an outage. */
 const LASTING = ["Namespace", "Service", "Deployment", "PersistentVolumeClaim"];
 
@@ -42,13 +44,17 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
   const live = async <T>(environment: string, kind: string, name: string) => {
     const named = (one: RecordedObject) => one.kind === kind && one.metadata.name === name;
     const object = objectsOf(environment).find(named) ?? assert.fail(`${kind} ${name}`);
-    return (await read(object)) as RecordedObject & T;
+    return read<RecordedObject & T>(object);
   };
   const uids = (environment: string) =>
     Promise.all(
       objectsOf(environment)
         .filter(({ kind }) => LASTING.includes(kind))
-        .map(async (object) => [object.path, object.metadata.name, (await read(object)).metadata.uid]),
+        .map(async (object) => [
+          object.path,
+          object.metadata.name,
+          (await read(object)).metadata.uid,
+        ]),
     );
   const preview = async (environment: string): Promise<Step[]> => {
     const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", environment);
@@ -61,8 +67,7 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     assert.deepEqual(operations(await preview(environment)), []);
 
   before(async function () {
-    // The recorded images are for this architecture.
-    if (!onSandbox || process.arch !== "x64") this.skip();
+    if (!isLoadable) this.skip();
     scene = await Scene.anew({ passphraseFile: join(FIXTURE, "passphrase") });
     recorded = await readRecorded();
     server = new ApiServer(scene.kubeconfig);
@@ -71,7 +76,13 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     await makeVolume();
     const { folder } = scene.project;
     await execa("git", ["init", "--quiet", "--initial-branch=main"], { cwd: folder });
-    await scene.git("fetch", "--quiet", "--update-head-ok", join(FIXTURE, "ledger.bundle"), "+refs/*:refs/*");
+    await scene.git(
+      "fetch",
+      "--quiet",
+      "--update-head-ok",
+      join(FIXTURE, "ledger.bundle"),
+      "+refs/*:refs/*",
+    );
     await scene.git("reset", "--quiet", "--hard", "main");
     for (const [environment, { state, objects }] of Object.entries(recorded.environments)) {
       const file = join(folder, "state.json");
@@ -92,7 +103,7 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     await scene.git("checkout", "--quiet", "main~1", "--", "Pulumi.qa.yaml");
   });
   after(async () => {
-    if (scene === undefined) return;
+    if (!isLoadable) return;
     await scene.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
   });
 
@@ -123,6 +134,14 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     await mkdir(path, { recursive: true });
     await chmod(path, 0o777);
     await scene.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
+    await until(
+      "the former volume to go",
+      async () => {
+        const { items } = await scene.core.listPersistentVolume();
+        return !items.some(({ metadata }) => metadata?.name === VOLUME);
+      },
+      PATIENCE,
+    );
     await scene.core.createPersistentVolume({
       body: {
         metadata: { name: VOLUME },
@@ -149,7 +168,8 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
       const steps = await preview(environment);
       console.log(operations(steps).join("\n").replace(/^/gm, "      | "));
       const lost = steps.filter(
-        ({ op, urn }) => /replace|delete/.test(op) && LASTING.some((kind) => urn.includes(`:${kind}::`)),
+        ({ op, urn }) =>
+          /replace|delete/.test(op) && LASTING.some((kind) => urn.includes(`:${kind}::`)),
       );
       assert.deepEqual(operations(lost), []);
       await scene.project.up(environment);
@@ -162,7 +182,10 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     const { project } = scene;
     const deployment = () => live<Deployed>("dev", "Deployment", "web");
     const former = (await deployment()).spec.template;
-    assert.deepEqual(former.spec.containers.map(({ env, ports }) => [env?.length, ports?.length]), [[1, 1]]);
+    assert.deepEqual(
+      former.spec.containers.map(({ env, ports }) => [env?.length, ports?.length]),
+      [[1, 1]],
+    );
     assert.ok("prometheus.io/scrape" in former.metadata.annotations);
 
     await project.edit("dev", {
@@ -179,8 +202,11 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     const [container, ...others] = spec.containers;
     assert.deepEqual(others, []);
     assert.equal(container?.env, undefined);
-    assert.deepEqual(container?.ports?.map(({ containerPort }) => containerPort), [9899]);
-    assert.deepEqual(metadata.annotations ?? {}, {});
+    assert.deepEqual(
+      container?.ports?.map(({ containerPort }) => containerPort),
+      [9899],
+    );
+    assert.deepEqual(metadata.annotations, undefined);
     const ingress = await live<{ spec: { tls?: unknown } }>("dev", "Ingress", "web");
     assert.equal(ingress.spec.tls, undefined);
     await nothingLeft("dev");
