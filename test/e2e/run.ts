@@ -38,6 +38,7 @@ const SHARING: readonly Group[] = [
   ["database"],
   ["network-policies"],
   ["ownership"],
+  ["upgrade"],
   ["undo"],
   ["failures"],
   ["autoscaling"],

@@ -3,6 +3,7 @@ import { execa } from "execa";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { until } from "../../sandbox/cluster";
+import { openRegistry } from "../../registry/registry";
 import { NODE, REGISTRY } from "../../sandbox/folder";
 import { runSql, superuserUrl } from "../../sandbox/postgres";
 import {
@@ -23,6 +24,12 @@ const VOLUME = "baton-e2e-upgrade";
 const isLoadable = onSandbox && process.arch === "x64";
 /** Objects with uptime, an address or data: replacing one is an outage. */
 const LASTING = ["Namespace", "Service", "Deployment", "PersistentVolumeClaim"];
+
+/** The former releases of qa and stage. */
+const BESIDE = /^web-(dev|qa)-1$/;
+/** How the former provider marked an object and its fields. */
+const LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration";
+const FORMER_MANAGER = "pulumi-resource-kubernetes";
 
 /** A step of `pulumi preview --json`. */
 interface Step {
@@ -46,12 +53,15 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     const object = objectsOf(environment).find(named) ?? assert.fail(`${kind} ${name}`);
     return read<RecordedObject & T>(object);
   };
-  const uids = (environment: string) =>
+  /** The uids of what lasts; `beside` too: of the release that stays beside the one that serves. */
+  const uids = (environment: string, { beside = true } = {}) =>
     Promise.all(
       objectsOf(environment)
-        .filter(({ kind }) => LASTING.includes(kind))
+        .filter(
+          ({ kind, metadata }) => LASTING.includes(kind) && (beside || !BESIDE.test(metadata.name)),
+        )
         .map(async (object) => [
-          object.path,
+          object.kind,
           object.metadata.name,
           (await read(object)).metadata.uid,
         ]),
@@ -63,6 +73,18 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
   };
   const operations = (steps: readonly Step[]) =>
     steps.map(({ op, urn }) => `${op} ${urn.split("::").slice(2).join(" ")}`);
+  /** Deploys a release whose tag its upstream has earned: what lasts stays. */
+  const advance = async (environment: string, tag: string, version?: string) => {
+    const { project } = scene;
+    const digest = recorded.tags[`build-${tag.split("-")[1] ?? ""}`] ?? assert.fail(tag);
+    await openRegistry(REPOSITORY).tag(digest, tag);
+    // A release that stays beside goes when the next but one comes.
+    const before = await uids(environment, { beside: false });
+    await project.setConfig(environment, "imageDigest", digest);
+    await scene.deploy(environment, tag, version);
+    assert.deepEqual(await uids(environment, { beside: false }), before);
+    await nothingLeft(environment);
+  };
   const nothingLeft = async (environment: string) =>
     assert.deepEqual(operations(await preview(environment)), []);
 
@@ -84,21 +106,7 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
       "+refs/*:refs/*",
     );
     await scene.git("reset", "--quiet", "--hard", "main");
-    for (const [environment, { state, objects }] of Object.entries(recorded.environments)) {
-      const file = join(folder, "state.json");
-      await writeFile(file, JSON.stringify(state));
-      await scene.project.pulumi("stack", "import", "--file", file, "--stack", environment);
-      await rm(file);
-      await server.load(objects);
-    }
-    for (const environment of Object.keys(recorded.environments)) {
-      const namespace = scene.namespaceOf(environment);
-      const isUp = async () => {
-        const { items } = await scene.apps.listNamespacedDeployment({ namespace });
-        return items.every(({ spec, status }) => status?.availableReplicas === spec?.replicas);
-      };
-      await until(`the pods of ${environment}`, isUp, PATIENCE);
-    }
+    await Promise.all(Object.keys(recorded.environments).map(load));
     // As it was before the request that nobody has deployed.
     await scene.git("checkout", "--quiet", "main~1", "--", "Pulumi.qa.yaml");
   });
@@ -107,24 +115,41 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     await scene.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
   });
 
+  /** Makes an environment's objects and state again, and waits for its pods. */
+  async function load(environment: string): Promise<void> {
+    const file = join(scene.project.folder, `state/${environment}.json`);
+    await writeFile(file, JSON.stringify(recorded.environments[environment]?.state));
+    await scene.project.pulumi("stack", "import", "--file", file, "--stack", environment);
+    await server.load(objectsOf(environment));
+    const namespace = scene.namespaceOf(environment);
+    const isUp = async () => {
+      const { items } = await scene.apps.listNamespacedDeployment({ namespace });
+      return items.every(({ spec, status }) => status?.availableReplicas === spec?.replicas);
+    };
+    await until(`the pods of ${environment}`, isUp, PATIENCE);
+  }
+
   /** The database as the recorded releases left it. */
   async function makeDatabase(): Promise<void> {
-    const superuser = await superuserUrl();
     await runSql(
-      superuser,
+      await superuserUrl(),
       `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE);
 SELECT 'CREATE ROLE ${DATABASE} LOGIN'
   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '${DATABASE}') \\gexec
 ALTER ROLE ${DATABASE} PASSWORD '${DATABASE}';
 CREATE DATABASE ${DATABASE} OWNER ${DATABASE}`,
     );
-    const url = new URL(superuser);
-    [url.username, url.password, url.pathname] = [DATABASE, DATABASE, DATABASE];
     await runSql(
-      url.href,
+      await databaseUrl(),
       `CREATE TABLE migrations (version int PRIMARY KEY); INSERT INTO migrations VALUES (1), (2);
 CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     );
+  }
+
+  async function databaseUrl(): Promise<string> {
+    const url = new URL(await superuserUrl());
+    [url.username, url.password, url.pathname] = [DATABASE, DATABASE, DATABASE];
+    return url.href;
   }
 
   /** Nothing in the sandbox makes volumes for claims. */
@@ -157,17 +182,10 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     });
   }
 
-  for (const [environment, what] of [
-    ["dev", "with rolling releases"],
-    ["qa", "with a release that stays beside the one that serves"],
-    ["stage", "with a canary's"],
-    ["prod", "with a database"],
-  ] as const) {
-    it(`is taken over ${what}, and nothing that lasts is replaced`, async () => {
+  it("is taken over as it is", async () => {
+    const takeOver = async (environment: string) => {
       const before = await uids(environment);
-      const steps = await preview(environment);
-      console.log(operations(steps).join("\n").replace(/^/gm, "      | "));
-      const lost = steps.filter(
+      const lost = (await preview(environment)).filter(
         ({ op, urn }) =>
           /replace|delete/.test(op) && LASTING.some((kind) => urn.includes(`:${kind}::`)),
       );
@@ -175,18 +193,16 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
       await scene.project.up(environment);
       assert.deepEqual(await uids(environment), before);
       await nothingLeft(environment);
-    });
-  }
+    };
+    await Promise.all(Object.keys(recorded.environments).map(takeOver));
+  });
 
-  it("loses what a later release no longer declares", async () => {
+  it("takes the next release, and loses what that no longer declares", async () => {
     const { project } = scene;
     const deployment = () => live<Deployed>("dev", "Deployment", "web");
     const former = (await deployment()).spec.template;
-    assert.deepEqual(
-      former.spec.containers.map(({ env, ports }) => [env?.length, ports?.length]),
-      [[1, 1]],
-    );
-    assert.ok("prometheus.io/scrape" in former.metadata.annotations);
+    assert.equal(former.spec.containers[0]?.env?.length, 1);
+    assert.ok("prometheus.io/scrape" in (former.metadata.annotations ?? {}));
 
     await project.edit("dev", {
       "baton:settings.secrets": { PARTNER: null },
@@ -195,45 +211,99 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
       "baton:workloads.web.port": 9899,
       "baton:workloads.web.exposure.tls": null,
       "baton:network.egress": [],
+      "baton:quota": { pods: 20 },
     });
-    await scene.deploy("dev", "build-4");
+    await advance("dev", "build-4");
 
-    const { metadata, spec } = (await deployment()).spec.template;
-    const [container, ...others] = spec.containers;
+    const { metadata, spec } = await deployment();
+    assert.deepEqual(
+      metadata.managedFields?.filter(({ manager }) => manager === FORMER_MANAGER),
+      [],
+    );
+    assert.ok(!(LAST_APPLIED in (metadata.annotations ?? {})));
+    const [container, ...others] = spec.template.spec.containers;
     assert.deepEqual(others, []);
-    assert.equal(container?.env, undefined);
+    assert.deepEqual(container?.env ?? [], []);
     assert.deepEqual(
       container?.ports?.map(({ containerPort }) => containerPort),
       [9899],
     );
-    assert.deepEqual(metadata.annotations, undefined);
+    assert.deepEqual(spec.template.metadata.annotations ?? {}, {});
     const ingress = await live<{ spec: { tls?: unknown } }>("dev", "Ingress", "web");
     assert.equal(ingress.spec.tls, undefined);
-    await nothingLeft("dev");
+    const quota = await live<{ spec: { hard: object } }>("dev", "ResourceQuota", "quota");
+    assert.deepEqual(quota.spec.hard, { pods: "20" });
+  });
+
+  it("takes the next release by a canary", async () => {
+    await advance("stage", "qa-3");
+    const { spec } = await live<{ spec: { selector: object } }>("stage", "Service", "web");
+    assert.deepEqual(spec.selector, { "app.kubernetes.io/name": "web-qa-3" });
+  });
+
+  it("takes the next release with a migration", async () => {
+    await scene.project.edit("prod", { "baton:settings.config.TARGET": 3 });
+    await advance("prod", "stage-3", "v3.0.0");
+    assert.equal(await runSql(await databaseUrl(), "SELECT max(version) FROM migrations"), "3");
   });
 
   describe("with the tool", () => {
     const says = (exitCode: number, ...args: string[]) => scene.ends(exitCode, "ann", args);
+    const ask = () => says(0, "request", "qa", "--tag", "dev-3");
+    const deploy = () => says(0, "deploy", "qa", "--yes");
+    const serves = async () => {
+      const { spec } = await live<{ spec: { selector: object } }>("qa", "Service", "web");
+      return spec.selector;
+    };
     before(() => scene.git("reset", "--quiet", "--hard", "main"));
 
     it("shows what was deployed and asked for", async () => {
-      const status = await says(0, "status");
-      console.log(status);
-      const history = await says(0, "history", "qa");
-      console.log(history);
+      const { environments } = JSON.parse(await says(0, "status", "--json")) as {
+        environments: { environment: string; runs?: { tag: string; version?: string } }[];
+      };
+      assert.deepEqual(
+        environments.map(({ environment, runs }) => [environment, runs?.tag, runs?.version]),
+        [
+          ["dev", "build-3", undefined],
+          ["qa", "dev-2", undefined],
+          ["stage", "qa-2", undefined],
+          ["prod", "stage-2", "v2.0.0"],
+          ["dr", undefined, undefined],
+        ],
+      );
+      const { entries } = JSON.parse(await says(0, "history", "prod", "--json")) as {
+        entries: { tag: string; result: string }[];
+      };
+      assert.deepEqual(
+        entries.map(({ tag, result }) => [tag, result]),
+        [
+          ["stage-2", "deployed"],
+          ["stage-1", "deployed"],
+        ],
+      );
     });
-    it("refuses a request of a former program, and takes it when it is made anew", async () => {
-      const refused = await says(1, "deploy", "qa", "--yes");
-      console.log(refused);
-      assert.match(refused, /qa: the plan is another one: program moved since the request/);
-      console.log(await says(0, "request", "qa", "--tag", "dev-3"));
-      console.log(await says(0, "deploy", "qa", "--yes"));
+
+    it("refuses the request of a former program, and takes it when it is made anew", async () => {
+      assert.match(
+        await says(1, "deploy", "qa", "--yes"),
+        /qa: the plan is another one: program moved since the request.*`baton request qa`/s,
+      );
+      const before = await uids("qa", { beside: false });
+      await ask();
+      assert.match(await deploy(), /qa: dev-3 is deployed and verified/);
+      assert.deepEqual(await serves(), { "app.kubernetes.io/name": "web-dev-3" });
+      assert.deepEqual(await uids("qa", { beside: false }), before);
     });
-    it("goes back to the former release and forward again", async () => {
-      console.log(await says(0, "rollback", "qa"));
-      console.log(await says(0, "unhold", "dev-3", "--reason", "again"));
-      console.log(await says(0, "request", "qa", "--tag", "dev-3"));
-      console.log(await says(0, "deploy", "qa", "--yes"));
+
+    it("goes back to a release of the former provider, and forward again", async () => {
+      const before = await uids("qa", { beside: false });
+      await says(0, "rollback", "qa");
+      assert.deepEqual(await serves(), { "app.kubernetes.io/name": "web-dev-2" });
+      await says(0, "unhold", "dev-3", "--reason", "it is good");
+      await ask();
+      await deploy();
+      assert.deepEqual(await serves(), { "app.kubernetes.io/name": "web-dev-3" });
+      assert.deepEqual(await uids("qa", { beside: false }), before);
       await nothingLeft("qa");
     });
   });
@@ -241,9 +311,10 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
 
 /** A Deployment, as far as the tests read it. */
 interface Deployed {
+  readonly metadata: { readonly managedFields?: readonly { readonly manager: string }[] };
   readonly spec: {
     readonly template: {
-      readonly metadata: { readonly annotations: Readonly<Record<string, string>> };
+      readonly metadata: { readonly annotations?: Readonly<Record<string, string>> };
       readonly spec: {
         readonly containers: readonly {
           readonly env?: readonly unknown[];
