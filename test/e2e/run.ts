@@ -56,6 +56,9 @@ const ALONE: readonly Group[] = [["delivery"], ["strategies"], ["app"], ["dr"]];
 /** Files with nothing but tests marked `(long)`, which `npm run test:e2e:full` runs, too. */
 const LONG = ["deployments", "strategies", "app", "dr"];
 
+/** Scenes that are not named after their first file: the fixture of `upgrade` has namespaces `baton-e2e-*`. */
+const SCENE_NAMES: Readonly<Record<string, string>> = { upgrade: "e2e" };
+
 interface Row {
   readonly name: string;
   readonly seconds: number;
@@ -101,7 +104,7 @@ function start(group: Group, name: string, log: string) {
     env: {
       [RESULTS]: join(results, name),
       [SANDBOX_IS_UP]: "yes",
-      [SCENE]: JSON.stringify({ name, index }),
+      [SCENE]: JSON.stringify({ name: sceneOf(name), index }),
       ...(process.stdout.isTTY ? { FORCE_COLOR: "1" } : {}),
     },
     all: true,
@@ -110,6 +113,10 @@ function start(group: Group, name: string, log: string) {
     maxBuffer: 1e9,
     reject: false,
   });
+}
+
+function sceneOf(name: string): string {
+  return SCENE_NAMES[name] ?? name;
 }
 
 async function runGroup(group: Group): Promise<void> {
@@ -153,9 +160,11 @@ async function readResults(name: string): Promise<FileResult[]> {
 
 async function removeNamespaces(name: string): Promise<void> {
   const kubeconfig = kubeconfigOf(context === undefined ? {} : { context });
-  await deleteNamespaces(kubeconfig, `baton-${name}-`, PATIENCE).catch((error: unknown) => {
-    console.error(`the namespaces of ${name} are left: ${String(error)}`);
-  });
+  await deleteNamespaces(kubeconfig, `baton-${sceneOf(name)}-`, PATIENCE).catch(
+    (error: unknown) => {
+      console.error(`the namespaces of ${name} are left: ${String(error)}`);
+    },
+  );
 }
 
 /** Runs the groups in their order, so many at a time. */
