@@ -1,4 +1,3 @@
-import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { Colour, KeptColour, type ColourRecord } from "./components/colour";
 import { Database } from "./components/database";
@@ -21,6 +20,7 @@ import { unshare, Verification, type SharedSwitch, type Switch } from "./compone
 import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
 import { Refusal, type StackConfig } from "./config";
+import { DeclaredObjects } from "./declared-objects";
 import type { StackState } from "./stack-state";
 import type { Cleared } from "./preflight";
 import { parseEcrHost } from "./registry/ecr";
@@ -61,8 +61,9 @@ export async function createInfra(
   { release, database }: Cleared,
   state: StackState,
 ): Promise<Outputs> {
-  const roles = await declareShared(config);
+  // First, as it is refused where its names are taken.
   const outputs = await declareEnvironment(config, release, database, state);
+  const roles = await declareShared(config);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
@@ -133,25 +134,24 @@ async function declareEnvironment(
     beside && release !== undefined
       ? await formerColours(state, release.imageTag)
       : { kept: undefined, served: false };
+  const recorded = await state.resources();
   const isPlanned = databasePlan !== undefined && databasePlan.kind !== "none";
-  const jobs = isPlanned ? databaseJobs(await state.resources()) : [];
+  const jobs = isPlanned ? databaseJobs(recorded) : [];
+  const running = (await state.output("release")) as Release | undefined;
+  const isSameRelease =
+    running?.imageTag === release?.imageTag && running?.digest === release?.digest;
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
-  const { context } = config.cluster;
-  const kubernetes = new k8s.Provider("cluster", {
-    ...(context === undefined ? {} : { context }),
-    // The SDK would record $KUBECONFIG, a path of this machine; the provider finds it by itself.
-    kubeconfig: pulumi.output(undefined as unknown as string),
-    // Its default, 5 requests a second, makes a whole environment wait for its own client.
-    kubeClientSettings: { qps: 50, burst: 100 },
-    // A declared value counts where another program has set it since, as `kubectl edit` has, or a gate
-    // that led a Service back: a conflict would stop previews, and the way back. No field that others
-    // are to set is declared. What is not declared is no conflict, see `objectHooks`.
-    enablePatchForce: true,
-    // The stack is the cluster's identity: a renamed context must not replace what runs there.
-    clusterIdentifier: config.environment,
-  });
-  const inCluster = { providers: { kubernetes }, hooks: objectHooks(context) };
+  const objects = new DeclaredObjects(
+    {
+      environment: config.environment,
+      namespace: config.namespaceName,
+      context: config.cluster.context,
+      isSameRelease,
+    },
+    recorded,
+  );
+  const inCluster = { ...objects.options, hooks: objectHooks(config.cluster.context) };
   const place = new EnvironmentNamespace("namespace", { config }, inCluster);
   if (release === undefined) {
     const source =
@@ -160,6 +160,7 @@ async function declareEnvironment(
       `${config.environment}: no baton:imageTag yet, so only the foundation is made. ` +
         `Set it to ${source} and run \`pulumi up\` again.`,
     );
+    await objects.check();
     return { namespace: place.namespace };
   }
   const namespace = config.namespaceName;
@@ -168,6 +169,7 @@ async function declareEnvironment(
   const image = `${config.registry.repository}@${release.digest}`;
   const placed = { ...inCluster, dependsOn: [place] };
   // Only where it is needed: nothing else waits for it to start.
+  const { kubernetes } = inCluster.providers;
   const promoted = { ...placed, providers: { kubernetes, promotion } };
   const settings = new Settings(
     "settings",
@@ -398,6 +400,7 @@ async function declareEnvironment(
   // With what an autoscaler has become part of.
   const records = Object.fromEntries(colours.map((one) => [one.name, one.component.record]));
 
+  await objects.check();
   const url = environmentUrl(config);
   return {
     // Known only after the tag: a failed `up` leaves the former release's outputs in place.

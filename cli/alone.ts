@@ -1,5 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import { Refusal } from "../ledger/refusal";
+import type { Tree } from "../release/merge";
 import type { Context } from "./context";
 import type { Holder } from "./run";
 
@@ -31,8 +32,9 @@ export async function alone<T>(
     // Loading it takes a third of a second, which few runs need.
     const { clusterOf } = await import("./cluster");
     const cluster = clusterOf(environment, project.parse(environment, stackFile));
+    const remove = (object: Tree) => cluster.remove(object, project.name);
     const recovered = await context.showProgress(`${environment}: find out who holds it`, (show) =>
-      pulumi.recover(environment, stackFile, holders, (object) => cluster.read(object), show),
+      pulumi.recover(environment, stackFile, holders, remove, show),
     );
     if (recovered) {
       seen = undefined;

@@ -9,7 +9,7 @@ import {
   type V1Deployment,
   type V1Job,
 } from "@kubernetes/client-node";
-import { VERIFICATION } from "../components/internal/labels";
+import { STACK, VERIFICATION } from "../components/internal/labels";
 import type { StackConfig } from "../ledger/stack-config";
 import { Refusal } from "../ledger/refusal";
 import { ABORT, abortOf, absent, isAbsent, kubeconfigOf, rolloutStatus } from "../provider/cluster";
@@ -54,6 +54,22 @@ export class Cluster {
       metadata: { name, namespace: typeof namespace === "string" ? namespace : "" },
     };
     return this.ask(() => api.read(header)).catch(absent);
+  }
+
+  /** Removes an object, if there is one and it is of this environment's stack of a project. */
+  async remove(object: Tree, project: string): Promise<void> {
+    const live = await this.read(object);
+    const { annotations = {}, uid, resourceVersion } = live?.metadata ?? {};
+    if (live === undefined || annotations[STACK] !== `${project}/${this.environment}`) return;
+    const api = KubernetesObjectApi.makeApiClient(this.kubeconfig);
+    const preconditions = {
+      ...(uid === undefined ? {} : { uid }),
+      ...(resourceVersion === undefined ? {} : { resourceVersion }),
+    };
+    const body = { propagationPolicy: "Background", preconditions };
+    await this.ask(() =>
+      api.delete(live, ...([undefined, undefined, undefined, undefined, undefined] as const), body),
+    ).catch(absent);
   }
 
   /**

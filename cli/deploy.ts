@@ -159,14 +159,18 @@ async function previewAll(
   stackFile: string,
 ): Promise<readonly Operation[] | Locked> {
   const preview = () =>
-    showProgress(`${environment}: preview again`, () => pulumi.preview(environment, stackFile));
+    showProgress(`${environment}: preview again`, async (show) => {
+      // A run that still writes the state would be previewed half.
+      await pulumi.awaitOrphans(environment, show);
+      return pulumi.preview(environment, stackFile);
+    });
   const [{ operations }, pending] = await Promise.all([preview(), pulumi.hasPending(environment)]);
   if (!pending) return operations;
   const { clusterOf } = await import("./cluster");
   const cluster = clusterOf(environment, project.parse(environment, stackFile));
   const title = `${environment}: settle what a killed run has left`;
   const lockedBy = await showProgress(title, (show) =>
-    pulumi.repair(environment, stackFile, (object) => cluster.read(object), show),
+    pulumi.settle(environment, stackFile, (one) => cluster.remove(one, project.name), show),
   );
   if (lockedBy.length > 0) return new Locked(stackFile, lockedBy);
   return (await preview()).operations;

@@ -1,4 +1,3 @@
-import type { KubernetesObject } from "@kubernetes/client-node";
 import { execa } from "execa";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,7 +9,7 @@ import { parseJson } from "../release/json";
 import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
 import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder, type RunResult } from "./run";
-import { parseState, recordCreated, type State } from "./state";
+import { abandonedObjects, parseState, pendingCreates, rootOf, type State } from "./state";
 import { isUnreadable, removeEmptyAttributes } from "./state-file";
 
 const StepState = z.object({
@@ -331,14 +330,14 @@ export class Pulumi {
   /**
    * Makes a stack deployable again that others hold: removes what a killed run of ours has left,
    * and waits for one that still goes on without anybody waiting for it.
-   * @param find an object of the cluster by its inputs; `undefined` where there is none
+   * @param remove removes an object from the cluster, if it is this stack's
    * @returns whether it did; otherwise somebody else is at work.
    */
   async recover(
     stack: string,
     stackFile: string,
     holders: readonly Holder[],
-    find: (inputs: Tree) => Promise<KubernetesObject | undefined>,
+    remove: (object: Tree) => Promise<void>,
     show: (line: string) => void,
   ): Promise<boolean> {
     const known = await Promise.all(
@@ -355,52 +354,51 @@ export class Pulumi {
     show("removing what a killed run has left");
     const cancelled = await this.start(["cancel", "--yes", "--stack", stack]);
     if (cancelled.failed) throw new Error(`${stack}: ${clean(cancelled.stderr)}`);
-    const lockedBy = await this.repair(stack, stackFile, find, show);
-    // Whoever was faster has found the same; what is left then is seen the next time.
+    const lockedBy = await this.settle(stack, stackFile, remove, show);
+    // Another run that was faster has found the same; what is left then is seen the next time.
     if (lockedBy.length === 0) await this.runs.forget(stack, dead);
     return true;
   }
 
-  /** Whether a run that was killed has left something to be settled; previews do not say so. */
+  /** Waits for a run that was begun here and goes on although its command was killed. */
+  async awaitOrphans(stack: string, show: (line: string) => void): Promise<void> {
+    for (const { pid, since } of await this.runs.orphans(stack)) {
+      show(`waiting for the run that was begun at ${since}`);
+      await this.runs.ended(pid);
+    }
+  }
+
+  /** Whether a killed run has left a create in the state that only `settle` takes out of it. */
   async hasPending(stack: string): Promise<boolean> {
-    return (await this.state(stack)).deployment.pending_operations.length > 0;
+    return pendingCreates(await this.state(stack)).length > 0;
   }
 
   /**
-   * Records what was made and not recorded, and forgets what was begun and not made.
-   * @returns who holds the stack, where somebody does, and nothing was repaired.
+   * Takes out of the state what a killed run had begun to create, and out of the cluster what no run
+   * would find again. All other objects are carried on with by the next `up`. Every change is made
+   * by Pulumi itself, under its lock: a state that a run still writes stays as it is.
+   * @param remove removes an object from the cluster, if it is this stack's
+   * @returns who holds the stack, where somebody does, and nothing was settled.
    */
-  async repair(
+  async settle(
     stack: string,
     stackFile: string,
-    find: (inputs: Tree) => Promise<KubernetesObject | undefined>,
+    remove: (object: Tree) => Promise<void>,
     show: (line: string) => void,
   ): Promise<readonly Holder[]> {
-    const state = await this.state(stack);
-    if (state.deployment.pending_operations.length === 0) return [];
+    const before = await this.state(stack);
+    if (pendingCreates(before).length === 0) return [];
     this.said.clear();
-    const recorded = await recordCreated(state, find);
-    if (recorded !== undefined) {
-      const imported = await this.start(["stack", "import", "--stack", stack], {
-        input: JSON.stringify(recorded),
-      });
-      const lockedBy = imported.failed ? locksOf(imported.stderr) : [];
-      if (lockedBy.length > 0) return lockedBy;
-      if (imported.failed) throw unrepaired(stack, clean(imported.stderr));
-    }
-    const args = [
-      "refresh",
-      "--yes",
-      "--skip-preview",
-      "--suppress-outputs",
-      "--clear-pending-creates",
-    ];
-    const refreshed = await this.change(stack, stackFile, args, show);
-    if (refreshed.succeeded) return [];
-    const lockedBy = locksOf(refreshed.output);
-    if (lockedBy.length > 0) return lockedBy;
-    const reasons = clean(diagnostics(refreshed.output));
-    throw unrepaired(stack, `${reasons}\nThe log is ${refreshed.log}.`);
+    const root = rootOf(before);
+    const target = root === undefined ? [] : ["--target", root];
+    const refresh = ["refresh", "--yes", "--skip-preview", "--suppress-outputs", ...target];
+    // Takes the lock, and so shows that no run is at work, or refuses.
+    const free = await this.change(stack, stackFile, refresh, show);
+    if (!free.succeeded) return lockedOrFailed(stack, free);
+    for (const object of abandonedObjects(before, await this.state(stack))) await remove(object);
+    const clear = [...refresh, "--clear-pending-creates"];
+    const cleared = await this.change(stack, stackFile, clear, show);
+    return cleared.succeeded ? [] : lockedOrFailed(stack, cleared);
   }
 
   private async state(stack: string): Promise<State> {
@@ -424,10 +422,7 @@ export class Pulumi {
     throw new Error(reasons.length > 0 ? reasons.join("\n") : reasonOf(run.stdout, run.stderr));
   }
 
-  private async start(
-    args: string[],
-    options: { env?: Readonly<Record<string, string>>; input?: string } = {},
-  ) {
+  private async start(args: string[], options: { env?: Readonly<Record<string, string>> } = {}) {
     const start = async () => {
       const run = await execa("pulumi", [...args, ...ALWAYS], {
         ...options,
@@ -490,8 +485,18 @@ function steps(show: (line: string) => void): (line: string) => void {
   };
 }
 
-function unrepaired(stack: string, reasons: string): Error {
-  return new Error(`${stack}: what a killed run has left cannot be repaired: ${reasons}`);
+/**
+ * Who holds a stack that could not be settled.
+ * @throws Error with Pulumi's reasons, where it is for another one.
+ */
+function lockedOrFailed(stack: string, { output, log }: RunResult): readonly Holder[] {
+  const lockedBy = locksOf(output);
+  if (lockedBy.length > 0) return lockedBy;
+  throw new Error(
+    `${stack}: what a killed run has left cannot be settled: ${clean(diagnostics(output))}\n` +
+      `The log is ${log}. Run \`pulumi refresh --clear-pending-creates --stack ${stack}\`, ` +
+      "and then the same command again.",
+  );
 }
 
 /** Runs an action with a file that only this user can read, and that is gone afterwards. */

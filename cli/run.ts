@@ -119,6 +119,19 @@ export class Runs {
     return "other";
   }
 
+  /** The runs that were started from here and go on without anybody waiting for them. */
+  async orphans(stack: string): Promise<{ readonly pid: number; readonly since: string }[]> {
+    const found = await Promise.all(
+      (await this.names(stack)).map(async (name) => {
+        const pid = await this.pidOf(stack, name);
+        if (pid === undefined || !(await isRunning(pid, "pulumi"))) return [];
+        const [since = "", starter] = name.split("-");
+        return (await isRunning(Number(starter), "node")) ? [] : [{ pid, since }];
+      }),
+    );
+    return found.flat();
+  }
+
   /** Waits until a process has ended. */
   async ended(pid: number): Promise<void> {
     while (await isRunning(pid, "pulumi")) await setTimeout(POLL_MILLISECONDS);

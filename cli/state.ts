@@ -1,84 +1,84 @@
-import type { KubernetesObject } from "@kubernetes/client-node";
 import { z } from "zod";
 import type { Tree } from "../release/merge";
 
 const Resource = z.looseObject({
   urn: z.string(),
   type: z.string(),
+  id: z.string().default(""),
   inputs: z.record(z.string(), z.unknown()).default({}),
-});
-
-const Recorded = z.looseObject({
-  urn: z.string(),
-  delete: z.boolean().optional(),
-  pendingReplacement: z.boolean().optional(),
+  pendingReplacement: z.boolean().default(false),
 });
 
 /** A stack's state, as `pulumi stack export` prints it. */
-const State = z.looseObject({
-  deployment: z.looseObject({
-    resources: z.array(Recorded).default([]),
-    pending_operations: z
-      .array(z.looseObject({ type: z.string(), resource: Resource }))
-      .default([]),
+const State = z.object({
+  deployment: z.object({
+    resources: z.array(Resource).default([]),
+    pending_operations: z.array(z.object({ type: z.string(), resource: Resource })).default([]),
   }),
 });
 export type State = z.infer<typeof State>;
-type Recorded = z.infer<typeof Recorded>;
+
+const Named = z.object({
+  apiVersion: z.string(),
+  kind: z.string(),
+  metadata: z.object({
+    name: z.string(),
+    namespace: z.string().optional(),
+    annotations: z.record(z.string(), z.unknown()).optional(),
+  }),
+});
+
+/** The provider's mark of a name that is its own. */
+const AUTONAMED = "pulumi.com/autonamed";
 
 /** @throws Error where it is not a state. */
 export function parseState(text: string): State {
   return State.parse(JSON.parse(text));
 }
 
-/**
- * Records what a killed run had begun to create and the cluster has, as if the run had lived to do
- * so, and forgets the rest of what it had begun. Pulumi's own `refresh --import-pending-creates`
- * marks such resources as being imported, and then drops them.
- *
- * @param find an object of the cluster by its inputs; `undefined` where there is none
- * @returns nothing where there is nothing to record
- */
-export async function recordCreated(
-  { deployment, ...rest }: State,
-  find: (inputs: Tree) => Promise<KubernetesObject | undefined>,
-): Promise<State | undefined> {
-  const created: Recorded[] = [];
-  for (const { type, resource } of deployment.pending_operations) {
-    if (type !== "creating" || !resource.type.startsWith("kubernetes:")) continue;
-    const live = await find(resource.inputs);
-    if (live !== undefined) created.push(recordOf(resource, live));
-  }
-  if (created.length === 0) return undefined;
-  const urns = new Set(created.map(({ urn }) => urn));
-  const resources = deployment.resources
-    .filter(({ urn, pendingReplacement }) => !(urns.has(urn) && pendingReplacement === true))
-    // What it was to replace is deleted by the next `up`.
-    .map((former) => (urns.has(former.urn) ? { ...former, delete: true } : former));
-  return {
-    ...rest,
-    deployment: { ...deployment, resources: [...resources, ...created], pending_operations: [] },
-  };
+/** The URNs of what a run had begun to create, and has not recorded: `up` itself keeps them for good. */
+export function pendingCreates({ deployment }: State): string[] {
+  return deployment.pending_operations
+    .filter(({ type }) => type === "creating")
+    .map(({ resource }) => resource.urn);
+}
+
+/** The URN of the stack itself, which a refresh may always be limited to. */
+export function rootOf({ deployment }: State): string | undefined {
+  return deployment.resources.find(({ type }) => type === "pulumi:pulumi:Stack")?.urn;
 }
 
 /**
- * A resource as Pulumi's Kubernetes provider records it: what was asked for, what there is, and in
- * whose name it was applied, or the next change would conflict with it
- * (https://github.com/pulumi/pulumi-kubernetes/blob/master/provider/pkg/provider/provider.go,
- * `checkpointObject`). The refresh that follows fills in the rest.
+ * The objects that no later run will find again: of those that a killed run may have created, the ones
+ * under a name that only this run knew, and the ones in place of an object that it had deleted before.
+ * What is pending in only one of the states may belong to another run, which is at work.
+ * @param before the state before it was seen that no run is at work
+ * @param after the state since then
  */
-function recordOf(resource: z.infer<typeof Resource>, live: KubernetesObject): Recorded {
-  const { namespace, name = "", managedFields = [] } = live.metadata ?? {};
-  const manager = managedFields.find(({ operation }) => operation === "Apply")?.manager;
-  const { inputs } = resource;
-  return {
-    ...resource,
-    id: namespace === undefined ? name : `${namespace}/${name}`,
-    outputs: {
-      ...inputs,
-      __inputs: inputs,
-      __initialApiVersion: inputs["apiVersion"],
-      ...(manager === undefined ? {} : { __fieldManager: manager }),
-    },
-  };
+export function abandonedObjects(before: State, after: State): Tree[] {
+  const pending = new Set(candidatesOf(before).map(({ key }) => key));
+  const recorded = new Set(
+    after.deployment.resources
+      .filter(({ pendingReplacement }) => !pendingReplacement)
+      .map(({ type, id }) => `${type} ${id}`),
+  );
+  return candidatesOf(after)
+    .filter(({ key, id }) => pending.has(key) && !recorded.has(id))
+    .map(({ inputs }) => inputs);
+}
+
+function candidatesOf({ deployment }: State) {
+  const replaced = new Set(
+    deployment.resources.flatMap(({ urn, pendingReplacement }) =>
+      pendingReplacement ? [urn] : [],
+    ),
+  );
+  return deployment.pending_operations.flatMap(({ type, resource: { urn, type: of, inputs } }) => {
+    const named = Named.safeParse(inputs);
+    if (type !== "creating" || !of.startsWith("kubernetes:") || !named.success) return [];
+    const { name, namespace, annotations } = named.data.metadata;
+    if (annotations?.[AUTONAMED] !== "true" && !replaced.has(urn)) return [];
+    const id = `${of} ${namespace === undefined ? "" : `${namespace}/`}${name}`;
+    return [{ key: `${urn} ${id}`, id, inputs }];
+  });
 }

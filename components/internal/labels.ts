@@ -1,5 +1,8 @@
 import type { Release } from "../../release/eligibility";
 
+/** Annotation of each object: the project and the stack that declare it, `PROJECT/STACK`. */
+export const STACK = "baton/stack";
+
 /** Marks the pods of verification Jobs, for network policies and people. */
 export const VERIFICATION = { "app.kubernetes.io/component": "verification" };
 

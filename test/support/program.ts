@@ -98,7 +98,8 @@ export class ProgramHarness {
   ) {}
 
   static async start(): Promise<ProgramHarness> {
-    const cluster = createServer((_, response) => response.writeHead(401).end());
+    // An empty cluster.
+    const cluster = createServer((_, response) => response.writeHead(404).end("{}"));
     await new Promise<void>((resolve) => cluster.listen(0, "127.0.0.1", resolve));
     const folder = await mkdtemp(join(tmpdir(), "baton-test-"));
     const harness = new ProgramHarness(await RegistryServer.start(), cluster, folder);
@@ -122,7 +123,8 @@ export class ProgramHarness {
   async writeKubeconfig(server: string): Promise<void> {
     const kubeconfig = {
       contexts: STACKS.map((name) => ({ name, context: { cluster: "test" } })),
-      clusters: [{ name: "test", cluster: { server } }],
+      // The client speaks plain HTTP only to where it need not know whom it speaks to.
+      clusters: [{ name: "test", cluster: { server, "insecure-skip-tls-verify": true } }],
     };
     const path = join(this.folder, "kubeconfig");
     await writeFile(path, JSON.stringify(kubeconfig));

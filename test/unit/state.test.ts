@@ -1,89 +1,57 @@
-import type { KubernetesObject } from "@kubernetes/client-node";
 import { strict as assert } from "node:assert";
-import { parseState, recordCreated } from "../../cli/state";
-import { isTree, type Tree } from "../../release/merge";
+import { abandonedObjects, parseState, pendingCreates, rootOf } from "../../cli/state";
+import type { Tree } from "../../release/merge";
 
-const URN = "urn:pulumi:qa::baton::kubernetes:core/v1:Service::web";
-const INPUTS = { apiVersion: "v1", kind: "Service", metadata: { name: "web", namespace: "app" } };
-const LIVE: KubernetesObject = { metadata: { name: "web", namespace: "app" } };
+const TYPE = "kubernetes:core/v1:ConfigMap";
+const URN = `urn:pulumi:qa::baton::${TYPE}::settings`;
 
-const pending = (type: string, resource: Tree) => ({ type, resource });
-const creating = pending("creating", {
-  urn: URN,
-  type: "kubernetes:core/v1:Service",
-  custom: true,
-  inputs: INPUTS,
-  parent: "urn:parent",
+const inputs = (name: string, annotations?: Tree) => ({
+  apiVersion: "v1",
+  kind: "ConfigMap",
+  metadata: { name, namespace: "app", ...(annotations && { annotations }) },
+});
+const AUTONAMED = inputs("settings-1a2b", { "pulumi.com/autonamed": "true" });
+const creating = (of: Tree, urn = URN, type = TYPE) => ({
+  type: "creating",
+  resource: { urn, type, custom: true, inputs: of },
 });
 const state = (resources: Tree[], operations: unknown[]) =>
   parseState(
     JSON.stringify({ version: 3, deployment: { resources, pending_operations: operations } }),
   );
-const has = (live: KubernetesObject | undefined) => () => Promise.resolve(live);
 
-describe("what a killed run had begun to create", () => {
-  it("is recorded as the provider would have", async () => {
-    const other = { urn: "urn:parent", type: "a:b:C", custom: false };
-    const recorded = await recordCreated(state([other], [creating]), has(LIVE));
-    assert.deepEqual(recorded, {
-      version: 3,
-      deployment: {
-        resources: [
-          other,
-          {
-            ...creating.resource,
-            id: "app/web",
-            outputs: { ...INPUTS, __inputs: INPUTS, __initialApiVersion: "v1" },
-          },
-        ],
-        pending_operations: [],
-      },
-    });
+describe("the state that a killed run has left", () => {
+  it("has its creates pending, and the stack itself", () => {
+    const urn = "urn:pulumi:qa::baton::pulumi:pulumi:Stack::baton-qa";
+    const updating = { ...creating(AUTONAMED), type: "updating" };
+    const left = state([{ urn, type: "pulumi:pulumi:Stack" }], [updating, creating(AUTONAMED)]);
+    assert.deepEqual(pendingCreates(left), [URN]);
+    assert.equal(rootOf(left), urn);
+    assert.equal(rootOf(state([], [])), undefined);
   });
 
-  it("goes on to be applied in the name it was made in", async () => {
-    const managedFields = [
-      { manager: "kube-controller-manager", operation: "Update" },
-      { manager: "pulumi-kubernetes-1a2b3c4d", operation: "Apply" },
-    ];
-    const live = { metadata: { name: "web", namespace: "app", managedFields } };
-    const recorded = await recordCreated(state([], [creating]), has(live));
-    const outputs = recorded?.deployment.resources[0]?.["outputs"];
-    assert.ok(isTree(outputs));
-    assert.equal(outputs["__fieldManager"], "pulumi-kubernetes-1a2b3c4d");
+  it("abandons the objects under names that no other run knows", () => {
+    const left = state([], [creating(AUTONAMED), creating(inputs("web"), "urn:web")]);
+    assert.deepEqual(abandonedObjects(left, left), [AUTONAMED]);
   });
 
-  it("has its name alone for an id where it is of the whole cluster", async () => {
-    const recorded = await recordCreated(
-      state([], [creating]),
-      has({ metadata: { name: "baton-dev" } }),
-    );
-    assert.equal(recorded?.deployment.resources[0]?.["id"], "baton-dev");
+  it("abandons what was made in place of an object that was deleted before", () => {
+    const former = { urn: URN, type: TYPE, id: "app/web", pendingReplacement: true };
+    const left = state([former], [creating(inputs("web"))]);
+    assert.deepEqual(abandonedObjects(left, left), [inputs("web")]);
   });
 
-  it("lets what it was to replace be deleted", async () => {
-    const former = { urn: URN, type: "kubernetes:core/v1:Service", id: "app/web-1" };
-    const recorded = await recordCreated(state([former], [creating]), has(LIVE));
-    assert.deepEqual(
-      recorded?.deployment.resources.map((one) => [one["id"], one.delete]),
-      [
-        ["app/web-1", true],
-        ["app/web", undefined],
-      ],
-    );
-    const gone = { ...former, pendingReplacement: true };
-    const after = await recordCreated(state([gone], [creating]), has(LIVE));
-    assert.deepEqual(
-      after?.deployment.resources.map((one) => one["id"]),
-      ["app/web"],
-    );
+  it("keeps what is recorded by now, and what another run makes", () => {
+    const left = state([], [creating(AUTONAMED)]);
+    const recorded = { urn: URN, type: TYPE, id: "app/settings-1a2b" };
+    assert.deepEqual(abandonedObjects(left, state([recorded], [creating(AUTONAMED)])), []);
+    assert.deepEqual(abandonedObjects(state([], []), left), []);
+    assert.deepEqual(abandonedObjects(left, state([], [])), []);
   });
 
-  it("is left to the next `up` where there is nothing of it", async () => {
-    assert.equal(await recordCreated(state([], [creating]), has(undefined)), undefined);
-    const updating = pending("updating", creating.resource);
-    assert.equal(await recordCreated(state([], [updating]), has(LIVE)), undefined);
-    const random = pending("creating", { urn: "urn:r", type: "random:index:RandomPassword" });
-    assert.equal(await recordCreated(state([], [random]), has(LIVE)), undefined);
+  it("keeps what is no object of a cluster", () => {
+    const random = creating({ length: 8 }, "urn:random", "random:index:RandomPassword");
+    const left = state([], [random]);
+    assert.deepEqual(abandonedObjects(left, left), []);
   });
 });
