@@ -81,7 +81,12 @@ export class DeclaredObjects {
    */
   async check(): Promise<void> {
     const { environment, context, isSameRelease } = this.place;
-    const found = await this.find();
+    const found = await this.find().catch((error: unknown) => {
+      // Behind a proxy that only the provider's own client knows, a preview says what it can.
+      if (!pulumi.runtime.isDryRun()) throw error;
+      void pulumi.log.warn(`${environment}: what is in the cluster is not known: ${String(error)}`);
+      return [];
+    });
     const strangers = found.filter(({ stack }) => stack !== this.stack);
     const problems = strangers.map((one) => formatProblem(this.problemOf(one)));
     if (problems.length > 0 && !pulumi.runtime.isDryRun()) throw new Refusal(problems.join("\n"));
@@ -93,7 +98,9 @@ export class DeclaredObjects {
       void pulumi.log.info(`${environment}: carries on with what a killed run has left: ${names}`);
     }
     // A preview shows neither its beginning nor its end: only objects are approved.
-    const isKept = Object.keys(this.recorded).some((urn) => urn.endsWith(`::${LEFTOVERS}`));
+    const isKept = Object.keys(this.recorded).some((urn) =>
+      urn.endsWith(`::pulumi:providers:kubernetes::${LEFTOVERS}`),
+    );
     const isNeeded = pulumi.runtime.isDryRun()
       ? isKept
       : own.length > 0 || (isKept && isSameRelease);
@@ -200,8 +207,9 @@ export class DeclaredObjects {
       value: stack === "" ? "in the cluster already, and no stack's" : `stack ${stack}'s already`,
       expected: `none of that name, or one that this stack, ${this.stack}, has made`,
       fix:
-        "Give yours another name; or adopt that one, as docs/adopting.md says; or delete it: " +
-        `\`kubectl delete ${name.kind.toLowerCase()} ${name.name}${inNamespace}\``,
+        "Give yours another name; or where this stack is to have that one, say so: " +
+        `\`kubectl annotate ${name.kind.toLowerCase()} ${name.name}${inNamespace} ` +
+        `--overwrite ${STACK}=${this.stack}\``,
     };
   }
 }

@@ -1,4 +1,5 @@
 import {
+  ApiException,
   KubernetesObjectApi,
   PatchStrategy,
   type KubeConfig,
@@ -17,8 +18,11 @@ export interface ObjectName {
   readonly name: string;
 }
 
-/** Field managers of Pulumi's Kubernetes provider: one name for its creates, and one for each object. */
-const PULUMI = /^pulumi-kubernetes(-|$)/;
+/**
+ * Field managers of those who declare an object: Pulumi's provider, with one name for its creates and
+ * one for each object, and other tools that had it before it was marked as the stack's.
+ */
+const DECLARERS = /^(pulumi-(resource-)?kubernetes|kubectl|helm|before-first-apply)(\W|$)/i;
 /** The manager that the provider creates objects as; its next update of an object takes over from it. */
 const CREATOR = { manager: "pulumi-kubernetes", operation: "Update" };
 /** The manager under which the fields of a killed run are brought together. */
@@ -54,15 +58,24 @@ function headerOf({ apiVersion, kind, namespace, name }: ObjectName) {
   return { apiVersion, kind, metadata: { name, namespace: namespace ?? "" } };
 }
 
-/** An object as it is now; nothing where there is none, or where the cluster has no such kind. */
+/**
+ * An object as it is now; nothing where there is none, where the cluster has no such kind, or where it
+ * may not be read: who may not, may not change it either.
+ */
 export async function readObject(
   kubeconfig: KubeConfig,
   name: ObjectName,
 ): Promise<KubernetesObject | undefined> {
-  return patiently(() => apiOf(kubeconfig).read(headerOf(name))).catch((error: unknown) => {
-    if (error instanceof Error && error.message.startsWith("Unrecognized API")) return undefined;
-    absent(error);
-  });
+  const read = async () => {
+    try {
+      return await apiOf(kubeconfig).read(headerOf(name));
+    } catch (error) {
+      const isForbidden = error instanceof ApiException && error.code === 403;
+      const isUnknown = error instanceof Error && error.message.startsWith("Unrecognized API");
+      return isForbidden || isUnknown ? undefined : absent(error);
+    }
+  };
+  return patiently(read);
 }
 
 /**
@@ -101,7 +114,7 @@ export async function takeOver(
   };
   const { apiVersion } = name;
   const taken = { manager: TAKE_OVER, operation: "Apply", apiVersion };
-  await patiently(() => hand(({ manager = "" }) => PULUMI.test(manager), taken));
+  await patiently(() => hand(({ manager = "" }) => DECLARERS.test(manager), taken));
   const options = { fieldManager: TAKE_OVER, force: "true" };
   await patiently(() => api.patchRaw(declared as KubernetesObject & Tree, APPLY, options));
   await patiently(() => hand(({ manager }) => manager === TAKE_OVER, { ...CREATOR, apiVersion }));

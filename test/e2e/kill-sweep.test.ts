@@ -1,40 +1,51 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseDocument } from "yaml";
 import { STACK } from "../../components/internal/labels";
 import { until } from "../../sandbox/cluster";
-import { KUBECONFIG } from "../../sandbox/folder";
-import { pushBuild, targetsOf } from "../../sandbox/images";
+import { BIN, KUBECONFIG, NODE } from "../../sandbox/folder";
+import { pushBuild, pushImage, targetsOf } from "../../sandbox/images";
+import { databaseUrl, runSql } from "../../sandbox/postgres";
 import { KillProxy } from "./kill-proxy";
 import { onSandbox, PATIENCE, Scene } from "./scene";
+
+const DATABASE = "e2e_kills";
+const CLIENT = "postgres-client:15";
 
 /** Who is killed: the tool, Pulumi, or both. Without the tool, Pulumi is run by hand. */
 const KILLED = ["tool", "pulumi", "both", "by hand"] as const;
 type Killed = (typeof KILLED)[number];
 
 /**
- * `KILLS=all` kills at each change of each scene; `KILLS=release:3-9` at some of one; a slice of both
- * otherwise.
+ * `KILLS=all` kills each of them at each change of each scene, `KILLS=spread` one of them at each
+ * change, in turn, and `KILLS=3:both,7:tool` at these; otherwise there is a slice.
  */
-const { KILLS = "" } = process.env;
-const SLICE: Readonly<Record<string, readonly [number, Killed][]>> = {
+const { KILLS = "slice" } = process.env;
+const SLICE: Readonly<Record<string, readonly (readonly [number, Killed])[]>> = {
   first: [
     [1, "by hand"],
     [11, "both"],
   ],
   release: [[3, "tool"]],
 };
+/** More than any scene makes. */
+const MOST_CHANGES = 99;
 
-/** The order in which kills of a scene are tried, by how many changes it makes. */
-function killsOf(scene: string, changes: number): (readonly [number, Killed])[] {
-  const range = new RegExp(`(?:^|,)(?:${scene}|all)(?::(\\d+)(?:-(\\d+))?)?(?:,|$)`).exec(KILLS);
-  if (range === null) return KILLS === "" ? [...(SLICE[scene] ?? [])] : [];
-  const from = Number(range[1] ?? 1);
-  const to = Math.min(Number(range[2] ?? range[1] ?? changes), changes);
-  const numbers = Array.from({ length: Math.max(to - from + 1, 0) }, (_, index) => from + index);
-  return numbers.flatMap((at) => KILLED.map((who) => [at, who] as const));
+function killsOf(scene: string): readonly (readonly [number, Killed])[] {
+  if (KILLS === "slice") return SLICE[scene] ?? [];
+  if (KILLS.includes(":")) {
+    return KILLS.split(",").map((kill) => {
+      const [at, who] = kill.split(":");
+      return [Number(at), KILLED.find((one) => one === who) ?? "both"] as const;
+    });
+  }
+  const numbers = Array.from({ length: MOST_CHANGES }, (_, index) => index + 1);
+  return numbers.flatMap((at) => {
+    const inTurn = KILLED[at % KILLED.length] ?? "both";
+    return (KILLS === "all" ? KILLED : [inTurn]).map((who) => [at, who] as const);
+  });
 }
 
 interface State {
@@ -106,7 +117,13 @@ describe("a run that is killed at any change", () => {
           ...(who === "pulumi" ? [] : byHand ? [] : await toolOf(name)),
           ...(who === "tool" ? [] : await pulumiOf(name)),
         ];
-        for (const pid of pids) process.kill(pid, "SIGKILL");
+        for (const pid of pids) {
+          try {
+            process.kill(pid, "SIGKILL");
+          } catch {
+            // It has ended by itself meanwhile.
+          }
+        }
       };
       killed = kill();
     });
@@ -154,7 +171,7 @@ describe("a run that is killed at any change", () => {
   ) => {
     const results: string[] = [];
     let changes = Infinity;
-    for (const [at, who] of killsOf(title, 99)) {
+    for (const [at, who] of killsOf(title)) {
       if (at > changes) break;
       const { name, tag, args } = await prepare();
       const where = `${title}, ${who} killed at change ${at}`;
@@ -193,16 +210,113 @@ describe("a run that is killed at any change", () => {
     });
   });
 
-  it("is carried on from a release", async () => {
+  /** An environment that goes from one build to the next. */
+  const releases = async (title: string, changes: Readonly<Record<string, unknown>> = {}) => {
     let name: string | undefined;
-    await sweep("release", async () => {
+    await sweep(title, async () => {
       if (name === undefined) {
-        name = await environment();
+        name = await environment(changes);
         await scene.deploy(name, await fresh());
       }
       const tag = await fresh();
       await scene.project.setConfig(name, "imageTag", tag);
       return { name, tag, args: ["promote", name, "--tag", tag, "--yes"] };
     });
+  };
+
+  it("is carried on from a release", () => releases("release"));
+
+  it("is carried on from a release beside the former one", () =>
+    releases("blueGreen", { "baton:rollout": { strategy: "blueGreen" } }));
+
+  it("is carried on from a canary", () =>
+    releases("canary", {
+      "baton:rollout": { strategy: "canary", steps: [{ weight: 50, duration: "1s" }] },
+    }));
+
+  it("is carried on from a way back", async () => {
+    let name: string | undefined;
+    await sweep("back", async () => {
+      name ??= await environment();
+      const tag = await fresh();
+      const left = await fresh();
+      for (const one of [tag, left]) {
+        await scene.ends(0, "ann", ["promote", name, "--tag", one, "--yes"]);
+      }
+      await scene.project.edit(name, { "baton:imageTag": tag, "baton:rollbackOf": left });
+      await scene.project.pulumi("config", "rm", "imageDigest", "--stack", name);
+      return { name, tag, args: ["rollback", name] };
+    });
   });
+
+  it("is carried on from a release that changes a database", async () => {
+    const url = await databaseUrl(DATABASE);
+    let name: string | undefined;
+    let head = 0;
+    await sweep("database", async () => {
+      if (name === undefined) {
+        await runSql(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        await runSql(url, "CREATE TABLE migrations (version int)");
+        name = await environment();
+        await makeVolume(name);
+        await scene.project.setSecret(name, "baton:DATABASE_URL", url);
+      }
+      head += 1;
+      build += 1;
+      const tag = `build-${build}`;
+      await pushImage(tag, scene.target, {
+        files: { "bin/podinfo": join(BIN, "podinfo"), "bin/podcli": join(BIN, "podcli") },
+        entrypoint: ["/bin/podinfo"],
+        labels: {
+          "baton.schema-head": String(head),
+          "baton.schema-kind": "expand",
+          "org.opencontainers.image.version": tag,
+        },
+      });
+      const migrate = `psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -c "INSERT INTO migrations
+        SELECT $TARGET WHERE NOT EXISTS (SELECT FROM migrations WHERE version = $TARGET)"`;
+      await scene.project.edit(name, {
+        "baton:settings": {
+          config: { TARGET: head, LOG_LEVEL: "info" },
+          secrets: { DATABASE_URL: { source: "config" } },
+        },
+        "baton:database": {
+          url: "DATABASE_URL",
+          client: CLIENT,
+          version: "SELECT max(version) FROM migrations",
+          migration: { image: CLIENT, command: ["/bin/sh", "-c", migrate], timeoutSeconds: 60 },
+          backup: { volume: { size: "1Gi", storageClass: "sandbox" }, timeoutSeconds: 120 },
+        },
+        "baton:imageTag": tag,
+      });
+      await scene.project.commit(`Bring schema ${head}`);
+      return { name, tag, args: ["promote", name, "--tag", tag, "--yes"] };
+    });
+  });
+
+  /** A volume for an environment's backups: nothing in the sandbox makes one for a claim. */
+  const makeVolume = async (name: string) => {
+    const path = join(NODE, "kill-sweep-backups");
+    await rm(path, { recursive: true, force: true });
+    await mkdir(path, { recursive: true });
+    await chmod(path, 0o777);
+    const volume = `baton-e2e-${name}`;
+    await scene.core.deletePersistentVolume({ name: volume }).catch(() => undefined);
+    const isGone = async () =>
+      !(await scene.core.listPersistentVolume()).items.some((one) => one.metadata?.name === volume);
+    await until("the former volume to go", isGone, PATIENCE);
+    await scene.core.createPersistentVolume({
+      body: {
+        metadata: { name: volume },
+        spec: {
+          capacity: { storage: "1Gi" },
+          accessModes: ["ReadWriteOnce"],
+          storageClassName: "sandbox",
+          persistentVolumeReclaimPolicy: "Retain",
+          claimRef: { namespace: scene.namespaceOf(name), name: "database-backups" },
+          hostPath: { path },
+        },
+      },
+    });
+  };
 });

@@ -32,6 +32,8 @@ export interface Registered {
   readonly custom: boolean;
   /** URN of the parent; empty for the stack itself. */
   readonly parent: string;
+  /** Name of the provider that makes it; empty for a component. */
+  readonly provider: string;
   /** Names of the resources it waits for, in alphabetical order. */
   readonly dependsOn: readonly string[];
   readonly options: {
@@ -266,6 +268,7 @@ interface RegisterRequest {
   getName(): string;
   getCustom(): boolean;
   getParent(): string;
+  getProvider(): string;
   getObject(): { toJavaScript(): unknown };
   getDependenciesList(): string[];
   getRetainondelete(): boolean;
@@ -291,6 +294,7 @@ function recordRegistrations(registered: Registered[]): void {
       secrets,
       custom: request.getCustom(),
       parent: request.getParent(),
+      provider: request.getProvider().split("::").at(-2) ?? "",
       dependsOn: [...new Set(dependencies)].sort(),
       options: {
         retainOnDelete: request.getRetainondelete(),
