@@ -216,7 +216,7 @@ describe("the tool, in qa", () => {
       await deploying;
     });
 
-    it("records what was made in the last moment of a killed run (long)", async () => {
+    it("carries on with what was made in the last moment of a killed run (long)", async () => {
       const namespace = scene.namespaceOf("qa");
       const service = () => scene.core.readNamespacedService({ namespace, name: "web" });
       const { metadata: former } = await service();
