@@ -39,6 +39,7 @@ const SHARING: readonly Group[] = [
   ["network-policies"],
   ["ownership"],
   ["upgrade"],
+  ["kill-sweep"],
   ["undo"],
   ["failures"],
   ["autoscaling"],
