@@ -20,7 +20,10 @@ export interface RecordedObject {
     readonly namespace?: string;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
-    readonly managedFields?: readonly { readonly subresource?: string }[];
+    readonly managedFields?: readonly {
+      readonly manager?: string;
+      readonly subresource?: string;
+    }[];
     readonly uid?: string;
     readonly [key: string]: unknown;
   };

@@ -80,7 +80,7 @@ describe("an environment that was not there before", () => {
     // What is there is not the stack's yet, so only the connection to the cluster is made.
     await assert.rejects(
       project.pulumi("up", "--yes", "--skip-preview", "--target", provider, "--stack", "perf"),
-      /Deployment baton-e2e-perf\/shop is in the cluster already, and no stack's/,
+      /Deployment \S+\/shop is in the cluster already, and no stack's/,
     );
     await project.pulumi("preview", "--import-file", file, "--stack", "perf");
     const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
