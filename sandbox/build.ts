@@ -13,7 +13,7 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { coerce, gte } from "semver";
 import { BIN, LOGS, ROOT, SANDBOX } from "./folder";
 import { commitOf, type Offer, type Parts } from "./parts";
@@ -455,7 +455,14 @@ async function fingerprint(part: Part): Promise<string> {
   const files = await readdir(folder, { recursive: true, withFileTypes: true });
   const paths = files
     .filter((file) => file.isFile())
-    .map((file) => join(file.parentPath, file.name));
+    .map((file) => join(file.parentPath, file.name))
+    .filter((path) => isOf(part, relative(folder, path)));
   for (const path of paths.sort()) hash.update(await readFile(path));
   return hash.digest("hex");
+}
+
+/** Whether a part is built from a file of its module, and not another part of that module. */
+function isOf(part: Part, path: string): boolean {
+  const folder = dirname(path);
+  return folder === "." || Object.values(part.programs).includes(`./${folder}`);
 }

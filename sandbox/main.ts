@@ -207,7 +207,9 @@ async function prepare(place: Place, location: string | undefined): Promise<void
     ...buildTasks(unbuilt, parts),
   ];
   if (tasks.length > 0) {
-    preparations.push({ title: "parts", task: (_, task) => task.newListr(tasks) });
+    // Two builds at once would compile twice what they share.
+    const inTurn = { concurrent: false };
+    preparations.push({ title: "parts", task: (_, task) => task.newListr(tasks, inTurn) });
   }
   const list: ListrTask[] = [
     // apt-get waits for the network and the disk, the compiler for the processor.
