@@ -101,8 +101,7 @@ describe("a release that makes way for the one before, by hand", () => {
     assert.ok(await earned(next));
   });
 
-  /* As current Kubernetes providers declare it; the sandbox's own applies on the client's side. */
-  it("leaves nothing to the next one where Pulumi applies on the server's side", async () => {
+  it("leaves no field to the next one under server-side apply", async () => {
     const namespace = scene.namespaceOf(DEV);
     const name = "applied";
     const which = { group: "apps", version: "v1", namespace, plural: "deployments", name };

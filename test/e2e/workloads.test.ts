@@ -155,7 +155,7 @@ describe("an environment that was not there before", () => {
   });
 });
 
-/** As `kubectl apply` leaves it: old providers find there what an object was asked to be. */
+/** An object as `kubectl apply` makes it, with the annotation of what it was asked to be. */
 function applied<T extends { metadata: object }>(object: T): T {
   const annotations = {
     "kubectl.kubernetes.io/last-applied-configuration": JSON.stringify(object),
