@@ -18,9 +18,9 @@ export async function showProgress<T>(
           result = { value: await action((line) => (task.output = line)) };
         } catch (error) {
           thrown = error;
-          throw error;
         }
-        if (hasFailed(result.value)) {
+        // The reason is the caller's to print, once.
+        if (result === undefined || hasFailed(result.value)) {
           throw new Error(`after ${Math.round((Date.now() - began) / 1000)} s`);
         }
       },

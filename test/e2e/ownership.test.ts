@@ -281,6 +281,10 @@ describe("objects that other programs write to, too", () => {
       await scene.apps.replaceNamespacedDeploymentScale({ ...which(), body, fieldManager: "hpa" });
     };
     const isAsTheyWrote = async () => {
+      // A refresh calls a Deployment unhealthy while a pod that was added is not ready yet.
+      const isReady = async () =>
+        (await scene.apps.readNamespacedDeployment(which())).status?.readyReplicas === 2;
+      await until("the pods", isReady, PATIENCE);
       const { spec } = await scene.apps.readNamespacedDeployment(which());
       assert.equal(spec?.replicas, 2);
       assert.deepEqual(plain(spec.template), plain((await pristine()).spec?.template));
@@ -292,11 +296,6 @@ describe("objects that other programs write to, too", () => {
     };
     await scene.deploy(PERF, `build-${builds[1]}`);
     await scaled();
-    await until(
-      "the pods",
-      async () => (await scene.pods(PERF, "app=shop")).length === 2,
-      PATIENCE,
-    );
     await isAsTheyWrote();
 
     await scene.deploy(PERF, `build-${builds[2]}`);
