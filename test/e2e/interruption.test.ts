@@ -1,6 +1,6 @@
 import * as assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -169,15 +169,6 @@ describe("two at once", () => {
     while (!existsSync(join(scene.folder, file))) await setTimeout(50);
   };
 
-  /** Whether any run of Pulumi has found the stack locked. */
-  const wasRefused = () => {
-    const folder = join(scene.folder, ".git/baton/qa");
-    const logs = readdirSync(folder).map((name) => join(folder, name, "log"));
-    return logs.some(
-      (log) => existsSync(log) && /currently locked/.test(readFileSync(log, "utf8")),
-    );
-  };
-
   it("refuse each other's lock at first; then one deploys, and the other finds that out", async () => {
     scene.pulumi("lock-takes", "1");
     const [first, second] = await deployTwice();
@@ -234,12 +225,16 @@ describe("two at once", () => {
     const at = calls.findIndex((call) => call.startsWith("pulumi up")) + 1;
     const killed = await walk.run(scene, DEPLOY, "ann", { at, when: "aside" });
     assert.equal(killed.exitCode, null);
-    const carriesOn = walk.run(scene, DEPLOY);
-    // However long it takes until it finds the other at work.
-    while (!wasRefused()) await setTimeout(100);
-    await setTimeout(4000);
+    let carriesOn: ReturnType<Walk["run"]> | undefined;
+    const waiting = new Promise<void>((resolve) => {
+      carriesOn = walk.run(scene, DEPLOY, "ann", undefined, (text) => {
+        if (/waiting for the run that was begun at 20/.test(text)) resolve();
+      });
+    });
+    await Promise.race([waiting, carriesOn]);
     scene.pulumi("up-waits", undefined);
     const again = await carriesOn;
+    assert.ok(again !== undefined);
     assert.equal(again.exitCode, 0, again.text);
     assert.match(again.text, /waiting for the run that was begun at 20/);
     assert.deepEqual(scene.results("qa"), ["deployed dev-1"]);

@@ -80,12 +80,16 @@ export class Walk {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** Runs the tool on a scene until it ends or is killed. */
+  /**
+   * Runs the tool on a scene until it ends or is killed.
+   * @param heard is given all that the tool has printed so far, each time it prints
+   */
   async run(
     scene: ToolScene,
     args: readonly string[],
     person = "ann",
     how?: Kill | "look",
+    heard: (text: string) => void = () => undefined,
   ): Promise<Run> {
     const kill = how === "look" ? undefined : how;
     const calls = mkdtempSync(join(this.folder, "calls-"));
@@ -114,7 +118,10 @@ export class Walk {
     const child = spawn("node", command, { cwd: ROOT, env, stdio: ["ignore", "pipe", "pipe"] });
     let text = "";
     for (const stream of [child.stdout, child.stderr]) {
-      stream.on("data", (chunk: Buffer) => (text += chunk.toString()));
+      stream.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+        heard(text);
+      });
     }
     const exitCode = await new Promise<number | null>((resolve) => child.on("close", resolve));
     const numbers = readdirSync(calls).filter((name) => /^\d+$/.test(name));
