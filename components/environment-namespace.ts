@@ -150,7 +150,8 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
       },
       this.child,
     );
-    return secret.metadata.name;
+    // A state that a provider before 4 has written marks every output of a Secret as secret.
+    return pulumi.unsecret(secret.metadata.name);
   }
 
   private createDeployerRole(name: string, { deployers }: Config["namespace"]): void {

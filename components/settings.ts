@@ -80,7 +80,8 @@ export class Settings extends pulumi.ComponentResource {
             this.child,
           );
 
-    this.ownSecret = secret?.metadata.name;
+    // A state that a provider before 4 has written marks every output of a Secret as secret.
+    this.ownSecret = secret && pulumi.unsecret(secret.metadata.name);
     this.hasSecret = secret !== undefined;
     this.container = containerSettings(
       settings,
