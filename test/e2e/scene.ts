@@ -77,12 +77,21 @@ export class Scene {
   }
 
   /** The scene as at first, whatever has been done to it. */
-  static anew(passphrase: Pick<Place, "passphraseFile"> = {}): Promise<Scene> {
-    Scene.opened = Scene.make(passphrase);
+  static anew(): Promise<Scene> {
+    Scene.opened = Scene.make();
     return Scene.opened;
   }
 
-  private static async make(passphrase: Pick<Place, "passphraseFile"> = {}): Promise<Scene> {
+  /** A scene without builds, for a project that was recorded with secrets of this passphrase. */
+  static forRecorded(passphraseFile: string): Promise<Scene> {
+    Scene.opened = Scene.make({ passphraseFile }, []);
+    return Scene.opened;
+  }
+
+  private static async make(
+    passphrase: Pick<Place, "passphraseFile"> = {},
+    pushed: readonly number[] = [0, 1, 2],
+  ): Promise<Scene> {
     const place: Place = { ...own, ...passphrase, namespacePrefix: PREFIX };
     await startSandbox(
       ...Object.entries(own).flatMap(([name, value]) => [`--${name}`, String(value)]),
@@ -97,7 +106,7 @@ export class Scene {
     const first = (scene.index + 1) * NUMBERS + (Math.floor(Date.now() / 1000) % NUMBERS);
     const builds = [first, first + 1, first + 2] as const;
     await pushTests(targets);
-    for (const build of builds) await pushBuild(build, targets);
+    for (const index of pushed) await pushBuild(first + index, targets);
     const target = targets.app[0] ?? { repository: `${REGISTRY}/podinfo`, plainHttp: true };
     return new Scene(
       await Project.open(PROJECT, place),

@@ -1,10 +1,10 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { until } from "../../sandbox/cluster";
 import { openRegistry } from "../../registry/registry";
-import { NODE, REGISTRY } from "../../sandbox/folder";
+import { REGISTRY } from "../../sandbox/folder";
 import { runSql, superuserUrl } from "../../sandbox/postgres";
 import {
   ApiServer,
@@ -19,7 +19,6 @@ import { onSandbox, PATIENCE, Scene } from "./scene";
 const REPOSITORY = { kind: "oci", repository: `${REGISTRY}/upgrade`, plainHttp: true } as const;
 /** The database, its owner and the owner's password. */
 const DATABASE = "upgrade";
-const VOLUME = "baton-e2e-upgrade";
 /** Whether the recorded images run here: they are for amd64. */
 const isLoadable = onSandbox && process.arch === "x64";
 /** Objects with uptime, an address or data: replacing one is an outage. */
@@ -31,7 +30,11 @@ const BESIDE = /^web-(dev|qa)-1$/;
 const LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration";
 const FORMER_MANAGER = "pulumi-resource-kubernetes";
 
-/** A step of `pulumi preview --json`. */
+/** The output of `pulumi preview --json`. */
+interface Preview {
+  readonly steps: readonly Step[];
+  readonly diagnostics?: readonly { readonly severity: string; readonly message: string }[];
+}
 interface Step {
   readonly op: string;
   readonly urn: string;
@@ -67,8 +70,14 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
         ]),
     );
   const preview = async (environment: string): Promise<Step[]> => {
-    const { stdout } = await scene.project.pulumi("preview", "--json", "--stack", environment);
-    const { steps } = JSON.parse(stdout) as { steps: Step[] };
+    const run = scene.project.pulumi("preview", "--json", "--stack", environment);
+    // A failed preview is JSON, too, of thousands of lines.
+    const { stdout } = await run.catch((error: unknown) => error as Awaited<typeof run>);
+    const { steps, diagnostics = [] } = JSON.parse(stdout) as Preview;
+    assert.deepEqual(
+      diagnostics.filter(({ severity }) => severity === "error"),
+      [],
+    );
     return steps.filter(({ op }) => op !== "same");
   };
   const operations = (steps: readonly Step[]) =>
@@ -85,17 +94,18 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     assert.deepEqual(await uids(environment, { beside: false }), before);
     await nothingLeft(environment);
   };
+  const says = (exitCode: number, ...args: string[]) => scene.ends(exitCode, "ann", args);
   const nothingLeft = async (environment: string) =>
     assert.deepEqual(operations(await preview(environment)), []);
 
   before(async function () {
     if (!isLoadable) this.skip();
-    scene = await Scene.anew({ passphraseFile: join(FIXTURE, "passphrase") });
+    scene = await Scene.forRecorded(join(FIXTURE, "passphrase"));
     recorded = await readRecorded();
     server = new ApiServer(scene.kubeconfig);
     await pushRecorded(recorded, REPOSITORY);
     await makeDatabase();
-    await makeVolume();
+    await scene.makeVolume("prod", "database-backups");
     const { folder } = scene.project;
     await execa("git", ["init", "--quiet", "--initial-branch=main"], { cwd: folder });
     await scene.git(
@@ -112,7 +122,7 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
   });
   after(async () => {
     if (!isLoadable) return;
-    await scene.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
+    await scene.removeVolume();
   });
 
   /** Makes an environment's objects and state again, and waits for its pods. */
@@ -152,35 +162,31 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     return url.href;
   }
 
-  /** Nothing in the sandbox makes volumes for claims. */
-  async function makeVolume(): Promise<void> {
-    const path = join(NODE, VOLUME);
-    await rm(path, { recursive: true, force: true });
-    await mkdir(path, { recursive: true });
-    await chmod(path, 0o777);
-    await scene.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
-    await until(
-      "the former volume to go",
-      async () => {
-        const { items } = await scene.core.listPersistentVolume();
-        return !items.some(({ metadata }) => metadata?.name === VOLUME);
-      },
-      PATIENCE,
+  it("is shown by the tool as it was recorded", async () => {
+    const { environments } = JSON.parse(await says(0, "status", "--json")) as {
+      environments: { environment: string; runs?: { tag: string; version?: string } }[];
+    };
+    assert.deepEqual(
+      environments.map(({ environment, runs }) => [environment, runs?.tag, runs?.version]),
+      [
+        ["dev", "build-3", undefined],
+        ["qa", "dev-2", undefined],
+        ["stage", "qa-2", undefined],
+        ["prod", "stage-2", "v2.0.0"],
+        ["dr", undefined, undefined],
+      ],
     );
-    await scene.core.createPersistentVolume({
-      body: {
-        metadata: { name: VOLUME },
-        spec: {
-          capacity: { storage: "1Gi" },
-          accessModes: ["ReadWriteOnce"],
-          storageClassName: "sandbox",
-          persistentVolumeReclaimPolicy: "Retain",
-          claimRef: { namespace: scene.namespaceOf("prod"), name: "database-backups" },
-          hostPath: { path },
-        },
-      },
-    });
-  }
+    const { entries } = JSON.parse(await says(0, "history", "prod", "--json")) as {
+      entries: { tag: string; result: string }[];
+    };
+    assert.deepEqual(
+      entries.map(({ tag, result }) => [tag, result]),
+      [
+        ["stage-2", "deployed"],
+        ["stage-1", "deployed"],
+      ],
+    );
+  });
 
   it("is taken over as it is", async () => {
     const takeOver = async (environment: string) => {
@@ -248,7 +254,6 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
   });
 
   describe("with the tool", () => {
-    const says = (exitCode: number, ...args: string[]) => scene.ends(exitCode, "ann", args);
     const ask = () => says(0, "request", "qa", "--tag", "dev-3");
     const deploy = () => says(0, "deploy", "qa", "--yes");
     const serves = async () => {
@@ -256,32 +261,6 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
       return spec.selector;
     };
     before(() => scene.git("reset", "--quiet", "--hard", "main"));
-
-    it("shows what was deployed and asked for", async () => {
-      const { environments } = JSON.parse(await says(0, "status", "--json")) as {
-        environments: { environment: string; runs?: { tag: string; version?: string } }[];
-      };
-      assert.deepEqual(
-        environments.map(({ environment, runs }) => [environment, runs?.tag, runs?.version]),
-        [
-          ["dev", "build-3", undefined],
-          ["qa", "dev-2", undefined],
-          ["stage", "qa-2", undefined],
-          ["prod", "stage-2", "v2.0.0"],
-          ["dr", undefined, undefined],
-        ],
-      );
-      const { entries } = JSON.parse(await says(0, "history", "prod", "--json")) as {
-        entries: { tag: string; result: string }[];
-      };
-      assert.deepEqual(
-        entries.map(({ tag, result }) => [tag, result]),
-        [
-          ["stage-2", "deployed"],
-          ["stage-1", "deployed"],
-        ],
-      );
-    });
 
     it("refuses the request of a former program, and takes it when it is made anew", async () => {
       assert.match(
