@@ -61,17 +61,25 @@ export async function createInfra(
   { release, database }: Cleared,
   state: StackState,
 ): Promise<Outputs> {
-  // First, as it is refused where its names are taken.
+  const ownsEcr = config.owns.includes("repository") && config.registry.kind === "ecr";
+  // Both are refused before any object is made: settings of AWS, and names in the cluster.
+  const settings = ownsEcr ? await readSettings(config) : undefined;
   const outputs = await declareEnvironment(config, release, database, state);
-  const roles = await declareShared(config);
+  const roles = await declareShared(config, settings);
   return roles === undefined ? outputs : { ...outputs, roles };
 }
 
-/** What all environments share, in the stack that owns it; only that one loads its SDKs. */
-async function declareShared(config: StackConfig): Promise<Outputs["roles"]> {
+/**
+ * Declares resources that all environments share, in the stack that owns them; only that stack loads
+ * their SDKs.
+ * @param settings AWS's settings for the whole registry, by region, where the stack owns a repository
+ */
+async function declareShared(
+  config: StackConfig,
+  settings: Record<string, EcrSettings> | undefined,
+): Promise<Outputs["roles"]> {
   const { environment, owns, registry, roles, slack, hasSlackToken } = config;
-  if (owns.includes("repository") && registry.kind === "ecr") {
-    const settings = await readSettings(config);
+  if (settings !== undefined) {
     const { ArtifactRepository } = await import("./components/artifact-repository");
     new ArtifactRepository("artifacts", { registry, settings });
   }
