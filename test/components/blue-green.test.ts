@@ -1,4 +1,5 @@
 import * as assert from "node:assert/strict";
+import { STACK } from "../../components/internal/labels";
 import { ProgramHarness, type Registered, type Run } from "../support/program";
 import { ProdReleases, release, ROOM } from "../support/releases";
 
@@ -90,7 +91,7 @@ describe("blueGreen", () => {
       const { labels, ...others } = settings.inputs["metadata"] as Record<string, object>;
       assert.equal((labels as Record<string, string>)["baton/image-tag"], "stage-45");
       // Pulumi refuses to be told the annotation by which it names them.
-      assert.deepEqual(others, { namespace: "prod" });
+      assert.deepEqual(others, { namespace: "prod", annotations: { [STACK]: "baton/prod" } });
     }
     assert.equal(
       find(second, "promotion:index:Rollout", "web-stage-46-rollout")?.inputs["atLeast"],

@@ -1,4 +1,5 @@
 import * as assert from "node:assert/strict";
+import { STACK } from "../../components/internal/labels";
 import { ProgramHarness, type Registered } from "../support/program";
 import { release } from "../support/releases";
 
@@ -23,8 +24,13 @@ describe("Exposure", () => {
       );
   }
 
-  const annotations = (resource: Registered | undefined) =>
-    (resource?.inputs["metadata"] as { annotations: Record<string, string> }).annotations;
+  /** The annotations beside the stack's, which every object has. */
+  const annotations = (resource: Registered | undefined) => {
+    const metadata = resource?.inputs["metadata"] as { annotations: Record<string, string> };
+    const { [STACK]: stack, ...others } = metadata.annotations;
+    assert.equal(stack, "baton/qa");
+    return others;
+  };
 
   it("is an Ingress of AWS's controller, inside or outside", async () => {
     const find = await declare({}, { sourceRanges: ranges });
