@@ -249,7 +249,7 @@ function clusterModules() {
 }
 
 function isPlain(value: unknown): boolean {
-  return !(pulumi.Output.isInstance(value) as boolean) && !(value instanceof Promise);
+  return !pulumi.Output.isInstance<unknown>(value) && !(value instanceof Promise);
 }
 
 /**

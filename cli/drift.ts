@@ -189,7 +189,7 @@ const QUANTITIES = /(^|\.)(resources|limits|requests|hard|default|defaultRequest
 export function differences(
   wanted: unknown,
   found: unknown,
-  updated: unknown = undefined,
+  updated?: unknown,
   path = "",
 ): string[] {
   if (wanted === undefined || wanted === null || NOT_KEPT.test(path)) return [];

@@ -72,7 +72,9 @@ export async function readObject(
     } catch (error) {
       const isForbidden = error instanceof ApiException && error.code === 403;
       const isUnknown = error instanceof Error && error.message.startsWith("Unrecognized API");
-      return isForbidden || isUnknown ? undefined : absent(error);
+      if (isForbidden || isUnknown) return undefined;
+      absent(error);
+      return undefined;
     }
   };
   return patiently(read);

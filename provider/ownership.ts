@@ -69,32 +69,33 @@ export async function release(
   });
 }
 
+/** An entry of an object's `managedFields`, as plain data. */
+type FieldsEntry = Pick<V1ManagedFieldsEntry, keyof V1ManagedFieldsEntry>;
+
 /**
  * The entries with former managers' fields set to be taken over.
  * @returns undefined where there are none, or where this manager has applied before.
  */
 export function releasedFrom(
-  entries: readonly V1ManagedFieldsEntry[],
+  entries: readonly FieldsEntry[],
   manager: string,
-): V1ManagedFieldsEntry[] | undefined {
+): FieldsEntry[] | undefined {
   const isManaged = entries.some(
     (entry) => entry.manager === manager && entry.operation === "Apply" && !entry.subresource,
   );
   if (isManaged) return undefined;
-  let isChanged = false;
-  const released = entries.flatMap((entry, index): V1ManagedFieldsEntry[] => {
+  const released = entries.flatMap((entry, index): FieldsEntry[] => {
     // A subresource is what a controller writes: an autoscaler the scale, others the status.
     if (entry.subresource || CONTROL_PLANE.test(entry.manager ?? "")) return [entry];
     const [taken, left] = split(entry.fieldsV1 as Tree | undefined);
     if (taken === undefined) return [entry];
-    isChanged = true;
     const former = { ...entry, manager: `${FORMER}-${index}`, operation: "Update" };
     return [
       { ...former, fieldsV1: taken },
       ...(left === undefined ? [] : [{ ...entry, fieldsV1: left }]),
     ];
   });
-  return isChanged ? released : undefined;
+  return released.every((entry) => entries.includes(entry)) ? undefined : released;
 }
 
 /** Divides a set of fields: those of a manifest, and those of controllers in the metadata. */

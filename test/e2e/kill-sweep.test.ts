@@ -71,7 +71,9 @@ describe("a run that is killed at any change", () => {
     await scene.project.edit("dev", { "baton:verification": { run: ["smoke"] } });
     await scene.project.commit("Begin");
   });
-  after(() => proxy?.stop());
+  after(() => {
+    if (onSandbox) proxy.stop();
+  });
 
   const fresh = async () => {
     build += 1;

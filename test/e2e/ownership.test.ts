@@ -276,8 +276,8 @@ describe("objects that other programs write to, too", () => {
     });
     /** As an autoscaler sets it. */
     const scaled = async () => {
-      const scale = await scene.apps.readNamespacedDeploymentScale(which());
-      const body = { ...scale, spec: { replicas: 2 } };
+      const body = await scene.apps.readNamespacedDeploymentScale(which());
+      body.spec = { replicas: 2 };
       await scene.apps.replaceNamespacedDeploymentScale({ ...which(), body, fieldManager: "hpa" });
     };
     const isAsTheyWrote = async () => {

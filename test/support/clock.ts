@@ -23,14 +23,21 @@ class Clock {
   }
 
   /** As `setTimeout` of `node:timers/promises`. */
-  wait<T>(delay = 0, value?: T, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
+  wait<T>(
+    delay = 0,
+    value?: T,
+    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const wait = { at: this.milliseconds + delay, end: () => resolve(value as T) };
       const abort = () => {
         this.waits = this.waits.filter((one) => one !== wait);
         reject(signal?.reason as Error);
       };
-      if (signal?.aborted === true) return abort();
+      if (signal?.aborted === true) {
+        abort();
+        return;
+      }
       signal?.addEventListener("abort", abort, { once: true });
       this.waits.push(wait);
       this.count();
@@ -77,7 +84,7 @@ class Clock {
 export function virtualClock(): void {
   const { setTimeout } = timers;
   const { Date, performance } = globalThis;
-  const { now } = performance;
+  const now = performance.now.bind(performance);
   let clock: Clock;
   const begun = (message: unknown) => clock.begin((message as { request: unknown }).request);
   const ended = (message: unknown) => clock.end((message as { request: unknown }).request);

@@ -87,9 +87,10 @@ describe("a state that Pulumi's file backend was writing", () => {
       ] as const) {
         lockedBy(pid, host);
         const found = await heal();
-        assert.equal(found?.isRemoved, false);
+        assert.ok(found !== undefined);
+        assert.equal(found.isRemoved, false);
         const text = `/qa/5f\\.json\\) has the stack's lock\\. Once that run has ended, remove`;
-        assert.match(found?.said ?? "", new RegExp(`as /.*/qa\\.json\\.attrs is empty, .*${text}`));
+        assert.match(found.said, new RegExp(`as /.*/qa\\.json\\.attrs is empty, .*${text}`));
         assert.ok(isThere());
       }
     } finally {
