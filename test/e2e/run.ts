@@ -54,8 +54,8 @@ const SHARING: readonly Group[] = [
 /** They judge answers under load, or stop what others use: one by one, at the end. */
 const ALONE: readonly Group[] = [["delivery"], ["strategies"], ["app"], ["dr"]];
 
-/** Files with nothing but tests marked `(long)`, which `npm run test:e2e:full` runs, too. */
-const LONG = ["deployments", "strategies", "app", "dr"];
+/** Files that only `npm run test:e2e:full` runs; of the others, all tests that are not marked `(long)`. */
+const LONG = ["deployments", "strategies", "app", "dr", "network-policies"];
 
 /** Scenes that are not named after their first file: the fixture of `upgrade` has namespaces `baton-e2e-*`. */
 const SCENE_NAMES: Readonly<Record<string, string>> = { upgrade: "e2e" };

