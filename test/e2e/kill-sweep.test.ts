@@ -207,7 +207,12 @@ describe("a run that is killed at any change", () => {
     }
   };
 
-  it("is carried on from a first `up`", async () => {
+  /** Declares the test of a scene, unless there is no kill to try in it. */
+  const carriesOn = (title: string, name: string, body: () => Promise<void>) => {
+    if (killsOf(name).length > 0) it(`is carried on from ${title}`, body);
+  };
+
+  carriesOn("a first `up`", "first", async () => {
     await sweep("first", async () => {
       const name = await environment();
       const tag = await fresh();
@@ -231,17 +236,19 @@ describe("a run that is killed at any change", () => {
     });
   };
 
-  it("is carried on from a release", () => releases("release"));
+  carriesOn("a release", "release", () => releases("release"));
 
-  it("is carried on from a release beside the former one", () =>
-    releases("blueGreen", { "baton:rollout": { strategy: "blueGreen" } }));
+  carriesOn("a release beside the former one", "blueGreen", () =>
+    releases("blueGreen", { "baton:rollout": { strategy: "blueGreen" } }),
+  );
 
-  it("is carried on from a canary", () =>
+  carriesOn("a canary", "canary", () =>
     releases("canary", {
       "baton:rollout": { strategy: "canary", steps: [{ weight: 50, duration: "1s" }] },
-    }));
+    }),
+  );
 
-  it("is carried on from a way back", async () => {
+  carriesOn("a way back", "back", async () => {
     let name: string | undefined;
     await sweep("back", async () => {
       name ??= await environment();
@@ -256,7 +263,7 @@ describe("a run that is killed at any change", () => {
     });
   });
 
-  it("is carried on from a release that changes a database", async () => {
+  carriesOn("a release that changes a database", "database", async () => {
     const url = await databaseUrl(DATABASE);
     let name: string | undefined;
     let head = 0;
