@@ -1,15 +1,14 @@
 import * as assert from "node:assert/strict";
 import { execa } from "execa";
-import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseDocument } from "yaml";
 import { STACK } from "../../components/internal/labels";
-import { until } from "../../sandbox/cluster";
-import { BIN, KUBECONFIG, NODE } from "../../sandbox/folder";
+import { BIN, KUBECONFIG } from "../../sandbox/folder";
 import { pushBuild, pushImage, targetsOf } from "../../sandbox/images";
 import { databaseUrl, runSql } from "../../sandbox/postgres";
 import { KillProxy } from "./kill-proxy";
-import { onSandbox, PATIENCE, Scene } from "./scene";
+import { onSandbox, Scene } from "./scene";
 
 const DATABASE = "e2e_kills";
 const CLIENT = "postgres-client:15";
@@ -272,7 +271,7 @@ describe("a run that is killed at any change", () => {
         await runSql(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
         await runSql(url, "CREATE TABLE migrations (version int)");
         name = await environment();
-        await makeVolume(name);
+        await scene.makeVolume(name, "database-backups");
         await scene.project.setSecret(name, "baton:DATABASE_URL", url);
       }
       head += 1;
@@ -307,30 +306,4 @@ describe("a run that is killed at any change", () => {
       return { name, tag, args: ["promote", name, "--tag", tag, "--yes"] };
     });
   });
-
-  /** A volume for an environment's backups: nothing in the sandbox makes one for a claim. */
-  const makeVolume = async (name: string) => {
-    const path = join(NODE, "kill-sweep-backups");
-    await rm(path, { recursive: true, force: true });
-    await mkdir(path, { recursive: true });
-    await chmod(path, 0o777);
-    const volume = `baton-e2e-${name}`;
-    await scene.core.deletePersistentVolume({ name: volume }).catch(() => undefined);
-    const isGone = async () =>
-      !(await scene.core.listPersistentVolume()).items.some((one) => one.metadata?.name === volume);
-    await until("the former volume to go", isGone, PATIENCE);
-    await scene.core.createPersistentVolume({
-      body: {
-        metadata: { name: volume },
-        spec: {
-          capacity: { storage: "1Gi" },
-          accessModes: ["ReadWriteOnce"],
-          storageClassName: "sandbox",
-          persistentVolumeReclaimPolicy: "Retain",
-          claimRef: { namespace: scene.namespaceOf(name), name: "database-backups" },
-          hostPath: { path },
-        },
-      },
-    });
-  };
 });
