@@ -35,7 +35,7 @@ interface NewObject {
  *
  * The provider refuses to create an object that exists. Its option to change it instead is for leftovers
  * alone: with it, a replacement under the same name would end in the deletion of the new object, and an
- * object of somebody else's would be overwritten.
+ * object of another owner would be overwritten.
  */
 export class DeclaredObjects {
   /** The connection to the cluster. */
@@ -77,7 +77,7 @@ export class DeclaredObjects {
 
   /**
    * Lets the objects be made and changed, once all are declared.
-   * @throws Refusal that names each object of somebody else's.
+   * @throws Refusal that names each object of another owner.
    */
   async check(): Promise<void> {
     const { environment, context, isSameRelease } = this.place;
@@ -272,7 +272,7 @@ function nameOf(object: Tree, within?: string): ObjectName | undefined {
   } as ObjectName;
 }
 
-/** What tells an object from others, in each version of its API. */
+/** A key of an object, equal in all versions of its API. */
 function keyOf({ apiVersion, kind, namespace = "", name }: ObjectName): string {
   const group = apiVersion.includes("/") ? apiVersion.split("/")[0] : "";
   return [group, kind, namespace, name].join(" ");

@@ -51,7 +51,7 @@ export async function measureLedger(report: Report): Promise<void> {
       await report.attempt(step, () => measure(command, name));
     }
   };
-  // One promotion in each environment.
+  // Each environment gets one promotion.
   await eachCommand(project.path.length, async (command, name) => {
     few.set(name, await time(command));
   });

@@ -22,7 +22,7 @@ export function formatTable(figures: readonly Figure[]): string {
   return table.toString();
 }
 
-/** One figure for people, on a line of its own. */
+/** A figure as one line of text, for people. */
 export function formatFigure({
   measure,
   unit,

@@ -50,7 +50,7 @@ export const PreviewOutput = z.object({
 });
 type Diagnostic = z.infer<typeof PreviewOutput>["diagnostics"][number];
 
-/** What `pulumi whoami --json` prints. */
+/** The output of `pulumi whoami --json`. */
 const Backend = z.object({ url: z.string().optional() });
 
 /** What a preview says. */
@@ -378,7 +378,7 @@ export class Pulumi {
    * would find again. All other objects are carried on with by the next `up`. Every change is made
    * by Pulumi itself, under its lock: a state that a run still writes stays as it is.
    * @param remove removes an object from the cluster, if it is this stack's
-   * @returns who holds the stack, where somebody does, and nothing was settled.
+   * @returns the runs that hold the stack; where there is one, nothing was settled.
    */
   async settle(
     stack: string,

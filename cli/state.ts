@@ -51,7 +51,7 @@ export function rootOf({ deployment }: State): string | undefined {
 /**
  * The objects that no later run will find again: of those that a killed run may have created, the ones
  * under a name that only this run knew, and the ones in place of an object that it had deleted before.
- * What is pending in only one of the states may belong to another run, which is at work.
+ * A create that is pending in only one of the states may belong to another run, which is at work.
  * @param before the state before it was seen that no run is at work
  * @param after the state since then
  */

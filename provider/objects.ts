@@ -9,7 +9,7 @@ import { setTimeout } from "node:timers/promises";
 import { isTree, type Tree } from "../release/merge";
 import { absent, patiently, ResourceFailed } from "./cluster";
 
-/** What names an object of a cluster. */
+/** The name of an object in a cluster, as a path of its API is made of it. */
 export interface ObjectName {
   readonly apiVersion: string;
   readonly kind: string;
@@ -20,7 +20,7 @@ export interface ObjectName {
 
 /**
  * Field managers of those who declare an object: Pulumi's provider, with one name for its creates and
- * one for each object, and other tools that had it before it was marked as the stack's.
+ * one for each object, and the tools that had declared the object before the stack did.
  */
 const DECLARERS = /^(pulumi-(resource-)?kubernetes|kubectl|helm|before-first-apply)(\W|$)/i;
 /** The manager that the provider creates objects as; its next update of an object takes over from it. */

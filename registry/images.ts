@@ -173,8 +173,8 @@ async function refuseDoubles(
 ): Promise<void> {
   const seen = new Map<string, Digest>();
   for (const { digest, config, platform } of leaves) {
-    const own = platform ?? (config && (await configOf(contents, config)));
-    const name = own === undefined || own === "" ? "no platform" : platformName(own);
+    const own = platform ?? (config === undefined ? undefined : await configOf(contents, config));
+    const name = own === undefined ? "no platform" : platformName(own);
     const former = seen.get(name);
     if (former !== undefined) {
       throw new RegistryError(

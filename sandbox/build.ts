@@ -117,7 +117,7 @@ export const KUBERNETES_PLUGIN: Part = {
     },
     // An object of a YAML manifest or a chart is registered under its type's token, with typed
     // outputs that the provider never reads. The SDK has a package of such types for each version
-    // of each API group; all of them together take longer to compile than the rest of the provider.
+    // of each API group; together, these packages take longer to compile than the provider does.
     {
       module: PROVIDER_SDK,
       file: "go/kubernetes/yaml/v2/kinds.go",
@@ -290,7 +290,7 @@ export async function placePart(part: Part, parts?: Parts): Promise<void> {
   await writeStamp(part, { fingerprint: await fingerprint(part), source, sums: offer.sums });
 }
 
-/** What `parts` have of a part; nothing where another checkout has packed another version of it. */
+/** The files of a part among `parts`; undefined where a checkout of another version has packed them. */
 export async function offerOf(part: Part, parts?: Parts): Promise<Offer | undefined> {
   const offer = await parts?.offer(Object.keys(part.programs));
   if (offer?.record === undefined) return offer;
