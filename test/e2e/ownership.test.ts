@@ -17,16 +17,6 @@ import { until } from "../../sandbox/cluster";
 import { NETWORK } from "../../sandbox/folder";
 import { onSandbox, PATIENCE, Scene } from "./scene";
 
-/** As `pulumi preview --import-file` writes it. */
-interface ImportFile {
-  readonly resources: readonly {
-    readonly type: string;
-    readonly name: string;
-    readonly id?: string;
-    readonly component?: boolean;
-  }[];
-}
-
 const PERF = "perf";
 const APPLY = setHeaderOptions("Content-Type", PatchStrategy.ServerSideApply);
 const MERGE = setHeaderOptions("Content-Type", PatchStrategy.StrategicMergePatch);
@@ -176,33 +166,13 @@ describe("objects that other programs write to, too", () => {
     });
     const { uid } = (await scene.apps.readNamespacedDeployment(which())).metadata ?? {};
 
-    const { project } = scene;
-    const file = join(project.folder, "import.json");
-    const provider = `urn:pulumi:${PERF}::baton::pulumi:providers:kubernetes::cluster`;
-    // The objects are not the stack's yet, so only the connection to the cluster is made.
-    await assert.rejects(
-      project.pulumi("up", "--yes", "--skip-preview", "--target", provider, "--stack", PERF),
-      /Deployment \S+\/shop is in the cluster already, and no stack's/,
-    );
-    await project.pulumi("preview", "--import-file", file, "--stack", PERF);
-    const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
-    const ids: Readonly<Record<string, string>> = {
+    await scene.importObjects(PERF, {
       "kubernetes:core/v1:Namespace": namespace,
       "kubernetes:apps/v1:Deployment": `${namespace}/shop`,
       "kubernetes:core/v1:Service": `${namespace}/shop`,
       "kubernetes:core/v1:ResourceQuota": `${namespace}/quota`,
-    };
-    const resources = everything.resources.flatMap((resource) => {
-      const id = ids[resource.type];
-      if (id !== undefined) return [{ ...resource, id }];
-      return resource.component === true ? [resource] : [];
     });
-    await writeFile(file, JSON.stringify({ ...everything, resources }));
-    await project.pulumi(
-      ...["import", "--file", file, "--yes", "--skip-preview", "--protect=false"],
-      ...["--generate-code=false", "--stack", PERF],
-    );
-    await project.pulumi("up", "--yes", "--stack", PERF);
+    await scene.project.pulumi("up", "--yes", "--stack", PERF);
 
     const adopted = await scene.apps.readNamespacedDeployment(which());
     assert.equal(adopted.metadata?.uid, uid, "it is the same Deployment");

@@ -7,7 +7,7 @@ import {
 } from "@kubernetes/client-node";
 import { execa } from "execa";
 import * as assert from "node:assert/strict";
-import { chmod, mkdir, rm } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openRegistry, type Registry } from "../../registry/registry";
@@ -32,6 +32,16 @@ const VOLUME = `baton-${scene.name}`;
 const PROJECT = `e2e-${scene.name}`;
 /** How many seconds there are between the build numbers of one scene and those of the next. */
 const NUMBERS = 1e9;
+/** The file that `pulumi preview --import-file` writes. */
+interface ImportFile {
+  readonly resources: readonly {
+    readonly type: string;
+    readonly name: string;
+    readonly id?: string;
+    readonly component?: boolean;
+  }[];
+}
+
 /** How long the tests wait for something to come to hold, in seconds. */
 export const PATIENCE = 120;
 
@@ -259,6 +269,33 @@ export class Scene {
   /** Removes what `makeVolume` has made, once its claim is gone. */
   async removeVolume(): Promise<void> {
     await this.core.deletePersistentVolume({ name: VOLUME }).catch(() => undefined);
+  }
+
+  /**
+   * Imports objects that exist into a stack's state, as docs/adopting.md says.
+   * @param ids by type, the id of the one object to import
+   */
+  async importObjects(stack: string, ids: Readonly<Record<string, string>>): Promise<void> {
+    const { project } = this;
+    const file = join(project.folder, "import.json");
+    const provider = `urn:pulumi:${stack}::baton::pulumi:providers:kubernetes::cluster`;
+    // The objects are not the stack's yet, so only the connection to the cluster is made.
+    await assert.rejects(
+      project.pulumi("up", "--yes", "--skip-preview", "--target", provider, "--stack", stack),
+      /Deployment \S+\/shop is in the cluster already, and no stack's/,
+    );
+    await project.pulumi("preview", "--import-file", file, "--stack", stack);
+    const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
+    const resources = everything.resources.flatMap((resource) => {
+      const id = ids[resource.type];
+      if (id !== undefined) return [{ ...resource, id }];
+      return resource.component === true ? [resource] : [];
+    });
+    await writeFile(file, JSON.stringify({ ...everything, resources }));
+    await project.pulumi(
+      ...["import", "--file", file, "--yes", "--skip-preview", "--protect=false"],
+      ...["--generate-code=false", "--stack", stack],
+    );
   }
 
   /** Asks a Service through the API server, which works from outside any cluster. */

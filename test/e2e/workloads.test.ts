@@ -6,16 +6,6 @@ import { parseDocument } from "yaml";
 import { until } from "../../sandbox/cluster";
 import { PATIENCE, Scene } from "./scene";
 
-/** As `pulumi preview --import-file` writes it. */
-interface ImportFile {
-  readonly resources: readonly {
-    readonly type: string;
-    readonly name: string;
-    readonly id?: string;
-    readonly component?: boolean;
-  }[];
-}
-
 describe("an environment that was not there before", () => {
   let scene: Scene;
   let namespace: string;
@@ -75,30 +65,11 @@ describe("an environment that was not there before", () => {
     const { project } = scene;
     await project.setConfig("perf", "baton:workloads.web.name", "shop");
     await project.setConfig("perf", "baton:workloads.web.selector.app", "shop");
-    const file = join(project.folder, "import.json");
-    const provider = "urn:pulumi:perf::baton::pulumi:providers:kubernetes::cluster";
-    // What is there is not the stack's yet, so only the connection to the cluster is made.
-    await assert.rejects(
-      project.pulumi("up", "--yes", "--skip-preview", "--target", provider, "--stack", "perf"),
-      /Deployment \S+\/shop is in the cluster already, and no stack's/,
-    );
-    await project.pulumi("preview", "--import-file", file, "--stack", "perf");
-    const everything = JSON.parse(await readFile(file, "utf8")) as ImportFile;
-    const ids: Readonly<Record<string, string>> = {
+    await scene.importObjects("perf", {
       "kubernetes:core/v1:Namespace": namespace,
       "kubernetes:apps/v1:Deployment": `${namespace}/shop`,
       "kubernetes:core/v1:Service": `${namespace}/shop`,
-    };
-    const resources = everything.resources.flatMap((resource) => {
-      const id = ids[resource.type];
-      if (id !== undefined) return [{ ...resource, id }];
-      return resource.component === true ? [resource] : [];
     });
-    await writeFile(file, JSON.stringify({ ...everything, resources }));
-    await project.pulumi(
-      ...["import", "--file", file, "--yes", "--skip-preview", "--protect=false"],
-      ...["--generate-code=false", "--stack", "perf"],
-    );
     await project.up("perf");
 
     const adopted = await deployments();
