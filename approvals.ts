@@ -5,6 +5,7 @@ import { isSecretKey, type StackConfig } from "./config";
 import type { Release } from "./release/eligibility";
 import { formatProblems, type Problem } from "./release/problem";
 import type { DatabasePlan } from "./release/schema";
+import { targetOf, type Running } from "./release/way-back";
 
 /** Its value is the reason to deploy without the approvals that are needed. */
 const BREAK_GLASS = "BATON_BREAK_GLASS";
@@ -17,6 +18,7 @@ export async function checkApprovals(
   { environment }: StackConfig,
   release: Release,
   database: DatabasePlan | undefined,
+  running: () => Promise<Running | undefined>,
 ): Promise<{ readonly problems: readonly Problem[]; readonly breakGlass?: string }> {
   if (pulumi.runtime.isDryRun()) return { problems: [] };
   // Loaded for deployments only: previews are many.
@@ -28,6 +30,10 @@ export async function checkApprovals(
     digest: release.digest,
     change: database?.kind === "forward" ? database.change : undefined,
     now: new Date(),
+    running: async () => {
+      const runs = await running();
+      return runs && targetOf(runs);
+    },
   }).catch((error: unknown) => [unreadable(environment, error)]);
   const breakGlass = process.env[BREAK_GLASS]?.trim();
   if (problems.length === 0 || !breakGlass) {

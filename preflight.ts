@@ -36,7 +36,7 @@ export async function preflight(config: StackConfig, state: StackState): Promise
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return { release: undefined };
   const database = await planDatabase(config, release.ok, state);
-  const approvals = await checkApprovals(config, release.ok, database);
+  const approvals = await checkApprovals(config, release.ok, database, () => lastRelease(state));
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
   return { release: release.ok, database, breakGlass: approvals.breakGlass };
 }

@@ -1,7 +1,7 @@
 import { execa } from "execa";
 import { cp, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { stampOf } from "../ledger/ledger";
+import { stampOf } from "../ledger/entries";
 import { Project } from "../sandbox/engine";
 import { ROOT, SANDBOX } from "../sandbox/folder";
 import { compare, type Limit } from "./figure";
@@ -124,11 +124,11 @@ function* history(
     yield `commit refs/heads/main\nmark :${index + 1}\ncommitter ${person} ${stamp(index)}\n`;
     yield data(`Request ${tag} for ${environment}\n\nBaton-Request: ${environment}\n${named}`);
     yield `M 100644 inline ${file}\n${data(`${files.get(file) ?? ""}# ${tag}\n`)}\n`;
-    const approval = `approve/${environment}/${plan.slice(-12)}/bob-example.com`;
+    const approval = `approve/baton/${environment}/${plan.slice(-12)}/bob-example.com`;
     yield `tag ${approval}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
     yield data(`approve ${tag} for ${environment}\n\n${named}`);
     if (isLast) return;
-    const outcome = `outcome/${environment}/${stampOf(at(index))}`;
+    const outcome = `outcome/baton/${environment}/${stampOf(at(index))}`;
     yield `tag ${outcome}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
     yield data(
       `${environment}: ${tag} deployed\n\nBaton-Result: deployed\n${named}` +

@@ -1,4 +1,4 @@
-import { approvalsOf, lastDeployed, type Approvals } from "../ledger/gate";
+import { approvalsOf, type Approvals } from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
@@ -67,7 +67,9 @@ async function startIfComplete(
   const { deployedBy } = await project.config(environment);
   if (deployedBy !== "pulumi-deployments") return {};
   const facts = await readFacts(context);
-  const isDeployed = facts.outcomesOf(environment).some((outcome) => outcome.request === id);
+  const isDeployed = (await facts.outcomesOf(environment)).some(
+    (outcome) => outcome.request === id,
+  );
   if (isDeployed || (await ledger.starts(request)).length > 0) return {};
   try {
     const { started, waitsFor } = await startRun(context, request, facts);
@@ -121,12 +123,9 @@ async function followersOf({ project, ledger }: Context, { environment, id }: Re
 async function approvalsFor(context: Context, request: Request): Promise<() => Promise<Approvals>> {
   const { project, ledger, now } = context;
   const { environment } = request;
-  const [outcomes, present] = await Promise.all([
-    ledger.outcomes(environment),
-    project.config(environment),
-  ]);
+  const [facts, present] = await Promise.all([readFacts(context), project.config(environment)]);
   const [last, { change }] = await Promise.all([
-    lastDeployed(project, ledger, environment, outcomes),
+    facts.lastDeployed(environment),
     schemaFacts(context, environment, present, request),
   ]);
   return () => approvalsOf(project, ledger, request, present, last, change, now());

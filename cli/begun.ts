@@ -84,5 +84,5 @@ export async function end(context: Context, environment: string): Promise<void> 
 
 /** Beside the environment's runs; no environment's name has a dot. */
 async function pathOf({ ledger }: Context, environment: string): Promise<string> {
-  return join(await ledger.git.privateFolder(), `${environment}.begun`);
+  return join(await ledger.privateFolder(), `${environment}.begun`);
 }

@@ -26,7 +26,7 @@ export async function check(context: Context, environment: string): Promise<Repo
   const request = await latestRequest(context, environment);
   await checkHere(context, request);
   const facts = await readFacts(context);
-  const [last] = facts.outcomesOf(environment);
+  const [last] = await facts.outcomesOf(environment);
   if (last?.request === request.id && last.result === "deployed") {
     print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);
     return { outcome: "done", ...summaryOf(request), ref: last.ref };

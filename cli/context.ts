@@ -65,9 +65,9 @@ export async function openContext(
   { print, showProgress: show = showProgress, now = () => new Date() }: Surroundings,
 ): Promise<Context> {
   const project = await Project.open(folder);
-  const ledger = new Ledger(folder);
+  const ledger = new Ledger(project);
   const notes: string[] = [];
-  const runs = new Runs(() => ledger.git.privateFolder());
+  const runs = new Runs(() => ledger.privateFolder());
   const pulumi = new Pulumi(folder, runs, project.name, (text) => notes.push(text));
   const slacks = new Map<string, Slack>();
   return {

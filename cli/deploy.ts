@@ -94,7 +94,7 @@ async function attempt(
   await checkHere(context, request);
   await ledger.person();
   const facts = await readFacts(context);
-  const outcomes = facts.outcomesOf(environment);
+  const outcomes = await facts.outcomesOf(environment);
   const last = outcomes.find((outcome) => outcome.request === request.id);
   if (last !== undefined && last === outcomes[0]) {
     if (last.result === "deployed") {

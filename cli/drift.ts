@@ -130,7 +130,7 @@ async function insideOf(
     project.config(environment),
   ]);
   const runs = release && nameOf(release.imageTag, release.digest);
-  const outcomes = facts?.outcomesOf(environment) ?? [];
+  const outcomes = (await facts?.outcomesOf(environment)) ?? [];
   const known = runsBy(outcomes);
   const target = known?.target;
   const recorded = target === undefined ? "nothing" : nameOf(target.tag, target.digest);

@@ -57,9 +57,9 @@ export async function movementTerms(
   const terms = [freezeTerm(environment, windows, now)];
   const { upstream } = config;
   if (upstream === undefined) return [...held, ...terms];
-  const since = facts
-    .outcomesOf(upstream)
-    .findLast((outcome) => outcome.result === "deployed" && outcome.digest === digest)?.at;
+  const since = (await facts.outcomesOf(upstream)).findLast(
+    (outcome) => outcome.result === "deployed" && outcome.digest === digest,
+  )?.at;
   terms.push(soakTerm(environment, upstream, soak, since, now));
   const [wanted, deployed, known] = await Promise.all([
     project.config(upstream),
@@ -203,7 +203,8 @@ export async function gateOf(
     planTerm(project, ledger, request, stackFile),
     facts.lastDeployed(environment),
   ]);
-  const leads = follows === undefined ? [] : [leadTermOf(request, follows.environment, facts)];
+  const leads =
+    follows === undefined ? [] : [await leadTermOf(request, follows.environment, facts)];
   // What the other one has not earned will not arrive.
   const waits = wait && leads.every(({ state }) => state === "passes");
   const registry = await registryTerms(
@@ -230,8 +231,12 @@ export async function gateOf(
   return { terms, scan, schema, approvals };
 }
 
-export function leadTermOf({ environment, id }: Request, lead: string, facts: Facts): Term {
-  const outcomes = facts.outcomesOf(lead);
+export async function leadTermOf(
+  { environment, id }: Request,
+  lead: string,
+  facts: Facts,
+): Promise<Term> {
+  const outcomes = await facts.outcomesOf(lead);
   // What it has left since is no longer what to follow.
   const last = outcomes.find(({ result }) => result !== "failed");
   return leadTerm(environment, lead, last?.result === "deployed" && last.request === id);

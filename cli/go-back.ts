@@ -1,5 +1,6 @@
 import type { Target } from "../release/way-back";
 import type { Context } from "./context";
+import { readFacts } from "./facts";
 import type { UpResult } from "./pulumi";
 
 /** What becomes of a release that was left because of how it ran. */
@@ -9,13 +10,14 @@ export function heldEverywhere(tag: string): string {
 
 /** Deploys a former release as it was, in place of the one that is being left. */
 export async function goBack(
-  { project, pulumi, ledger, showProgress }: Context,
+  context: Context,
   environment: string,
   stackFile: string,
   target: Target,
   leaving: string,
 ): Promise<{ readonly text: string; readonly up: UpResult }> {
-  const outcomes = await ledger.outcomes(environment);
+  const { project, pulumi, ledger, showProgress } = context;
+  const outcomes = await (await readFacts(context)).outcomesOf(environment);
   const all = outcomes.filter(({ result }) => result === "deployed");
   const known = all.find(({ tag, digest }) => tag === target.tag && digest === target.digest);
   // A release that was deployed by hand goes back with the stack file that was approved last, or

@@ -2,6 +2,7 @@ import { Refusal } from "../ledger/refusal";
 import { openRegistry } from "../registry/registry";
 import { shortDigest } from "../release/plan";
 import { fetchOrNote, publish, type Context, type Report } from "./context";
+import { resumesOf } from "../release/gate";
 import { readFacts } from "./facts";
 
 /** `baton hold TAG`: an image goes no further, anywhere, until somebody takes that back. */
@@ -12,7 +13,10 @@ export async function hold(
 ): Promise<Report> {
   await fetchOrNote(context);
   const digest = await digestOf(context, tag);
-  await context.ledger.recordHold({ kind: "hold", tag, digest, reason }, context.now());
+  const hold = { kind: "hold", scope: "project", tag, digest, reason } as const;
+  const ref = await context.ledger.recordHold(hold, context.now());
+  const { holds } = await readFacts(context);
+  if (!holds.byDigest.has(digest)) throw notInForce(tag, ref);
   context.print(`${tag} (${shortDigest(digest)}) is held everywhere.`);
   await publish(context);
   return { outcome: "done", tag, digest, reason };
@@ -33,42 +37,75 @@ export async function unhold(
     await publish(context);
     return { outcome: "done", tag, digest };
   }
-  await context.ledger.recordHold({ kind: "unhold", tag, digest, reason }, context.now());
+  const unhold = { kind: "unhold", scope: "project", tag, digest, reason } as const;
+  const ref = await context.ledger.recordHold(unhold, context.now());
+  if ((await readFacts(context)).holds.byDigest.has(digest)) throw notInForce(tag, ref);
   context.print(`${tag} (${shortDigest(digest)}) may move again.`);
   await publish(context);
   return { outcome: "done", tag, digest, reason };
 }
 
-/** `baton stop`: nothing goes forward, anywhere; the way back stays open. */
-export async function stop(context: Context, { reason }: { reason: string }): Promise<Report> {
-  return setLine(context, "stop", reason);
+export interface LineOptions {
+  readonly reason: string;
+  /** All projects of the repository. */
+  readonly all?: boolean;
+}
+
+/** `baton stop`: nothing of the project goes forward, anywhere; the way back stays open. */
+export async function stop(context: Context, options: LineOptions): Promise<Report> {
+  return setLine(context, "stop", options);
 }
 
 /** `baton resume`: it goes on. */
-export async function resume(context: Context, { reason }: { reason: string }): Promise<Report> {
-  return setLine(context, "resume", reason);
+export async function resume(context: Context, options: LineOptions): Promise<Report> {
+  return setLine(context, "resume", options);
 }
 
-async function setLine(context: Context, kind: "stop" | "resume", reason: string): Promise<Report> {
-  const { ledger, print, now } = context;
+async function setLine(
+  context: Context,
+  kind: "stop" | "resume",
+  { reason, all = false }: LineOptions,
+): Promise<Report> {
+  const { ledger, project, print, now } = context;
+  const scope = all ? "repository" : "project";
+  const what = all ? "The path of every project here" : `The path of ${project.name}`;
   await fetchOrNote(context);
-  const { holds } = await readFacts(context);
-  if (kind === "resume" && holds.stops.length === 0) {
-    print("Nobody has stopped the path.");
+  const before = (await readFacts(context)).holds.stops;
+  if (kind === "resume" && !before.some((one) => one.scope === scope)) {
+    print(`${what} is not stopped.`);
+    for (const command of resumesOf(before))
+      print(`Another stop stands: ${command} takes it back.`);
     await publish(context);
-    return { outcome: "done", stopped: false };
+    return { outcome: "done", stopped: before.length > 0 };
   }
-  await ledger.recordHold({ kind, reason }, now());
+  const ref = await ledger.recordHold({ kind, scope, reason }, now());
+  const { stops } = (await readFacts(context)).holds;
   const stopped = kind === "stop";
+  if (stops.some((one) => one.scope === scope) !== stopped) throw notInForce(what, ref);
+  const command = all ? "baton resume --all" : "baton resume";
   print(
     stopped
-      ? "The path is stopped: nothing goes forward until somebody runs `baton resume`."
-      : "The path is open again.",
+      ? `${what} is stopped: nothing goes forward until \`${command}\` is run.`
+      : `${what} is open again.`,
   );
+  for (const other of stopped ? [] : resumesOf(stops)) {
+    print(`Another stop stands: ${other} takes it back.`);
+  }
   const who = await ledger.person();
   await context.announceToAll({ kind: stopped ? "stopped" : "resumed", who, reason });
   await publish(context);
-  return { outcome: "done", stopped, reason };
+  return { outcome: "done", stopped: stops.length > 0, reason };
+}
+
+/** For an entry that was recorded, and that another entry outweighs. */
+function notInForce(what: string, ref: string): Refusal {
+  return new Refusal({
+    where: "git",
+    property: ref,
+    value: `recorded, and without effect on ${what}`,
+    expected: "an entry that is in force as soon as it is made",
+    fix: "`baton history` names entries whose times cannot be true; find out who made them, and delete them",
+  });
 }
 
 /** By what some environment asks for or has earned, or else by the registry. */

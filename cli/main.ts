@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { Refusal } from "../ledger/refusal";
 import { EXIT_CODES, openContext, type Context, type Report } from "./context";
 import type { DeployOptions } from "./deploy";
+import type { LineOptions } from "./hold";
 import type { NotifyOptions } from "./notify";
 import { showNothing } from "./progress";
 import type { RequestOptions } from "./request";
@@ -155,12 +156,16 @@ command(
   async (c, tag: string, options: { reason: string }) =>
     (await import("./hold")).unhold(c, tag, options),
 ).requiredOption("--reason <text>", "why");
-command("stop", "let nothing go forward, anywhere", async (c, options: { reason: string }) =>
+command("stop", "let nothing go forward, anywhere", async (c, options: LineOptions) =>
   (await import("./hold")).stop(c, options),
-).requiredOption("--reason <text>", "why");
-command("resume", "let it go on", async (c, options: { reason: string }) =>
+)
+  .requiredOption("--reason <text>", "why")
+  .option("--all", "all projects of the repository");
+command("resume", "let it go on", async (c, options: LineOptions) =>
   (await import("./hold")).resume(c, options),
-).requiredOption("--reason <text>", "why");
+)
+  .requiredOption("--reason <text>", "why")
+  .option("--all", "what `stop --all` has stopped");
 command(
   "sign-off <env> <name>",
   "say that an environment's release may move on",

@@ -78,7 +78,7 @@ export async function parityOf(
   ]);
   const [ours, theirs] = [deployedHere?.config ?? present, deployedThere?.config ?? presentThere];
   const same = here.target !== undefined && here.target.digest === there.target?.digest;
-  const times = timesOf(context, environment, upstream, facts, here.target, there.target);
+  const times = await timesOf(context, environment, upstream, facts, here.target, there.target);
 
   const byFiles = new Set(differing(presentThere, present));
   const asDeployed = differing(theirs, ours);
@@ -142,26 +142,26 @@ async function runningIn(
     },
   );
   if (release !== undefined) return { target: targetOf(release), by: "state" };
-  return { target: runsBy(facts?.outcomesOf(environment) ?? [])?.target, by: "ledger" };
+  return { target: runsBy((await facts?.outcomesOf(environment)) ?? [])?.target, by: "ledger" };
 }
 
-function timesOf(
+async function timesOf(
   { now }: Context,
   environment: string,
   upstream: string,
   facts: Facts | undefined,
   here: Target | undefined,
   there: Target | undefined,
-): Pick<Parity, "secondsBehind" | "followedAfterSeconds"> {
-  const since = (name: string) => {
-    const known = runsBy(facts?.outcomesOf(name) ?? []);
+): Promise<Pick<Parity, "secondsBehind" | "followedAfterSeconds">> {
+  const since = async (name: string) => {
+    const known = runsBy((await facts?.outcomesOf(name)) ?? []);
     return known?.target?.digest === there?.digest ? known?.outcome.at : undefined;
   };
-  const began = since(upstream);
+  const began = await since(upstream);
   if (began === undefined) return {};
   const seconds = (at: Date) => Math.max(0, Math.round((at.getTime() - began.getTime()) / 1000));
   if (here?.digest !== there?.digest) return { secondsBehind: seconds(now()) };
-  const followed = since(environment);
+  const followed = await since(environment);
   return followed === undefined ? {} : { followedAfterSeconds: seconds(followed) };
 }
 

@@ -15,6 +15,7 @@ import {
 import { REVISION } from "../registry/images";
 import { fetchOrRefuse, type Context, type Report } from "./context";
 import { deploy } from "./deploy";
+import { readFacts } from "./facts";
 import { FLOW_FILE, readFlow } from "./flow";
 import { promote } from "./promote";
 import { refusal, Revisions } from "./revisions";
@@ -218,11 +219,12 @@ async function findRelease(
 
 /** Whether nothing would be another afterwards than what was deployed last. */
 async function runsAlready(
-  { project, ledger }: Context,
+  context: Context,
   environment: string,
   { tag, digest, version }: { tag: string; digest: string; version: string | undefined },
 ): Promise<boolean> {
-  const [last] = await ledger.outcomes(environment);
+  const { project } = context;
+  const [last] = await (await readFacts(context)).outcomesOf(environment);
   if (last?.result !== "deployed" || last.tag !== tag) return false;
   const former = await project.read(environment);
   const { upstream, version: present } = project.parse(environment, former);

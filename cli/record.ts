@@ -80,8 +80,9 @@ async function recordOne(
   ]);
   await recordUnapproved(context, environment, outputs);
   const facts = await readFacts(context);
-  const [last] = facts.outcomesOf(environment);
-  const news = newsOf(update, outputs, facts.outcomesOf(environment));
+  const recorded = await facts.outcomesOf(environment);
+  const [last] = recorded;
+  const news = newsOf(update, outputs, recorded);
   if (news === undefined || update === undefined) {
     if (goBack && last?.result === "failed" && last.returningTo !== undefined) {
       return finishWayBack(context, last);
@@ -165,7 +166,7 @@ async function deploymentOf(
   const approvals = await approvalsOf(project, ledger, request, present, last, undefined, at);
   const words = approvals.terms.find(({ name }) => name === "approvals");
   const isApproved = words?.state === "passes";
-  const outcomes = facts.outcomesOf(environment);
+  const outcomes = await facts.outcomesOf(environment);
   return {
     request,
     stackFile,
@@ -251,7 +252,7 @@ async function recordRollback(
   const { ledger } = context;
   const target = targetOf(release);
   const { rollbackOf: leaving = "" } = release;
-  const known = facts.outcomesOf(environment).find(({ tag }) => tag === leaving);
+  const known = (await facts.outcomesOf(environment)).find(({ tag }) => tag === leaving);
   const left = known && { tag: leaving, digest: known.digest };
   const commit = update.commit ?? (await ledger.head());
   const what = { environment, result: "rolled-back", ...target, commit, left } as const;

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { lastDeployed, orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
+import { orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
 import type { Request, Wish } from "../ledger/ledger";
 import type { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
@@ -66,7 +66,7 @@ export async function request(
   const { text, preview, running } = lead;
   const followers = await prepareFollowers(context, environment, lead, earnedTag);
 
-  const all = [lead, ...followers];
+  const all = [lead, ...followers] as const;
   for (const { environment: name, former: previewed } of all) {
     if ((await project.read(name)) === previewed) continue;
     throw new Refusal({
@@ -84,10 +84,10 @@ export async function request(
   const open = await Promise.all(all.map(async (one) => isOpen(context, one)));
   const ids = new Set(open.map((request) => request?.id));
   if (open.includes(undefined) || ids.size > 1) {
-    const { file, target, plan, operations } = lead.wish;
-    await ledger.ask(environment, file, target, plan, {
-      ...{ hotfix, operations, notes: options.notes ?? "", author: options.author },
-      followers: followers.map(({ wish }) => wish),
+    const others = followers.map(({ wish }) => wish);
+    await ledger.ask([lead.wish, ...others], {
+      notes: options.notes ?? "",
+      author: options.author,
     });
   }
   const made = await latestRequest(context, environment);
@@ -151,6 +151,7 @@ async function prepare(
     environment,
     file: project.stackFile(environment),
     target,
+    former: running.release && targetOf(running.release),
     plan: { hash, parts: formatParts(parts) },
     hotfix,
     operations: formatOperations(preview.operations),
@@ -205,19 +206,20 @@ async function prepareFollowers(
  * The latest request where it is for this plan, and neither rejected, done, over nor overtaken.
  */
 async function isOpen(
-  { ledger, project, now }: Context,
+  context: Context,
   { environment, wish, text: stackFile }: Prepared,
 ): Promise<Request | undefined> {
+  const { ledger, project, now } = context;
   const { plan, hotfix } = wish;
   const latest = await ledger.request(environment);
   if (latest?.plan !== plan.hash || latest.hotfix !== hotfix) return undefined;
   const committed = await ledger.show("HEAD", project.stackFile(environment));
   const words = await ledger.words(latest);
-  const outcomes = await ledger.outcomes(environment);
-  const last = await lastDeployed(project, ledger, environment, outcomes);
+  const facts = await readFacts(context);
+  const outcomes = await facts.outcomesOf(environment);
   const stands = await Promise.all([
     planTerm(project, ledger, latest, stackFile),
-    orderTerm(ledger, latest, last),
+    orderTerm(ledger, latest, await facts.lastDeployed(environment)),
   ]);
   const { approval } = project.parse(environment, stackFile);
   const lane = hotfix ? approval.hotfix : undefined;

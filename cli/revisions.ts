@@ -1,5 +1,5 @@
 import type { Git } from "../ledger/git";
-import { parseTrailers } from "../ledger/ledger";
+import { parseTrailers } from "../ledger/entries";
 import { Refusal } from "../ledger/refusal";
 import type { Ancestry, Ref } from "../release/flow";
 import type { Problem } from "../release/problem";

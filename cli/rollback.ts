@@ -6,6 +6,7 @@ import { wayBack } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunWayBack } from "./begun";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
+import { readFacts } from "./facts";
 import { withFollowers } from "./followers";
 import { goBack, heldEverywhere } from "./go-back";
 import { recordUnapproved } from "./unapproved";
@@ -44,7 +45,7 @@ async function attempt(
   const asked = project.parse(environment, stackFile);
   const outputs = await pulumi.outputs(environment);
   await recordUnapproved(context, environment, outputs);
-  const outcomes = await ledger.outcomes(environment);
+  const outcomes = await (await readFacts(context)).outcomesOf(environment);
   const [last, before] = outcomes;
   if (begun !== undefined && last?.result === "rolled-back" && before?.ref === begun.after) {
     const { target, left } = begun;

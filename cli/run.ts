@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
-import { stampOf } from "../ledger/ledger";
+import { stampOf } from "../ledger/entries";
 
 /** How a run of Pulumi ended. */
 export interface RunResult {

@@ -1,6 +1,8 @@
-import { stampOf, type Ledger, type LedgerOutcome } from "../ledger/ledger";
+import { stampOf } from "../ledger/entries";
+import type { Ledger, LedgerOutcome } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
+import { readFacts } from "./facts";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
 
 /** `baton sign-off ENV NAME`: a person's word that an environment's release may move on. */
@@ -50,7 +52,8 @@ export async function review(context: Context, environment: string): Promise<Rep
   const { ledger, print } = context;
   await fetchOrNote(context);
   const person = await ledger.person();
-  const open = await unreviewedOf(ledger, environment, await ledger.outcomes(environment));
+  const facts = await readFacts(context);
+  const open = await unreviewedOf(ledger, environment, await facts.outcomesOf(environment));
   if (open.length === 0) {
     print(`${environment}: no hotfix waits for its review.`);
     await publish(context);

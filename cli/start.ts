@@ -27,7 +27,7 @@ export async function startRun(context: Context, request: Request, facts: Facts)
     ({ name }) => name !== "approvals" || !approvals.unattended,
   );
   const lead = request.follows?.environment;
-  const leads = lead === undefined ? [] : [leadTermOf(request, lead, facts)];
+  const leads = lead === undefined ? [] : [await leadTermOf(request, lead, facts)];
   const terms = [...leads, ...people, ...movement];
   if (terms.some(({ state }) => state === "fails")) {
     await publish(context);

@@ -116,7 +116,7 @@ async function statusOf(
   };
   if (facts === undefined) return { ...basics, deployedByHand: false, heldBy: [], unreviewed: [] };
 
-  const outcomes = facts.outcomesOf(environment);
+  const outcomes = await facts.outcomesOf(environment);
   const known = runsBy(outcomes);
   const isKnown = runs?.tag === known?.target?.tag && runs?.digest === known?.target?.digest;
   const isElsewhere = config.deployedBy === "pulumi-deployments";
@@ -183,7 +183,7 @@ async function termsOf(
     ]);
     const lead = request?.follows?.environment;
     const leads =
-      request === undefined || lead === undefined ? [] : [leadTermOf(request, lead, facts)];
+      request === undefined || lead === undefined ? [] : [await leadTermOf(request, lead, facts)];
     return [...leads, ...people, ...movement];
   } catch (error) {
     // What the ledger cannot tell of one environment hides no other.

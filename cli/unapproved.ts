@@ -1,4 +1,4 @@
-import { oneLine } from "../ledger/ledger";
+import { oneLine } from "../ledger/entries";
 import { targetOf } from "../release/way-back";
 import type { Context } from "./context";
 import type { StackOutputs } from "./pulumi";

@@ -28,7 +28,7 @@ export async function why(
   const stackFile = await project.read(environment);
   await fetchOrNote(context);
   const [facts, request] = await Promise.all([readFacts(context), ledger.request(environment)]);
-  const outcomes = facts.outcomesOf(environment);
+  const outcomes = await facts.outcomesOf(environment);
   if (
     request !== undefined &&
     isOpen(request, outcomes) &&

@@ -1,9 +1,10 @@
 import { isDeepStrictEqual } from "node:util";
-import { countedApprovals, policyFor } from "../release/approval";
+import { countedApprovals, policyFor, stricter, type Word } from "../release/approval";
 import { approvalsTerm, expiryTerm, fails, passes, type Term } from "../release/gate";
 import { movedParts, parseParts, type Plan, type PlanPart } from "../release/plan";
 import type { SchemaChange } from "../release/schema";
 import { settingsDifference } from "../release/settings-difference";
+import type { Target } from "../release/way-back";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
@@ -11,26 +12,35 @@ import { POLICY_KEYS, splitSecrets, type StackConfig } from "./stack-config";
 
 type Approval = StackConfig["approval"];
 
-/** What was deployed last by the tool, and under which policy. */
-export interface LastDeployed {
-  readonly outcome: LedgerOutcome;
+/** A stack's configuration as of a commit, with the keys that its approval policy trusts. */
+export interface Policy {
   readonly config: StackConfig;
+  /** The text of `baton:approval.allowedSigners`; empty where words need no signature. */
   readonly allowedSigners: string;
-  /** Whether nothing was recorded since. */
+}
+
+/** The deployment whose policy is in force. */
+export interface LastDeployed extends Policy {
+  readonly outcome: LedgerOutcome;
+  readonly parts: Plan["parts"];
+  /** Whether no outcome was recorded after it. */
   readonly isNewest: boolean;
-  /** Its request's commit in what is checked out, if it is there. */
+  /** The commit of its request in the reviewed history, if it is there. */
   readonly commit: string | undefined;
   /** The ids of all requests that were deployed. */
   readonly requests: readonly string[];
 }
 
-/** What a commit says of an environment; nothing where it has no such project or stack file. */
+/**
+ * The configuration of an environment as of a commit; undefined where the commit has no such project
+ * or stack file.
+ */
 export async function committed(
   project: Project,
   ledger: Ledger,
   environment: string,
   commit: string,
-): Promise<Pick<LastDeployed, "config" | "allowedSigners"> | undefined> {
+): Promise<Policy | undefined> {
   const [stackFile, projectFile] = await Promise.all([
     ledger.show(commit, project.stackFile(environment)),
     ledger.show(commit, "Pulumi.yaml"),
@@ -42,45 +52,8 @@ export async function committed(
   return { config, allowedSigners: signers ?? "" };
 }
 
-/**
- * What was deployed last: its policy counts for the next, so that a change which lowers the bar is
- * itself held to the former one. A way back asks for no approval, so it cannot bring a policy into
- * force.
- * @throws Refusal where it cannot be read: without it, anything might be allowed.
- */
-export async function lastDeployed(
-  project: Project,
-  ledger: Ledger,
-  environment: string,
-  outcomes: readonly LedgerOutcome[],
-): Promise<LastDeployed | undefined> {
-  const deployed = outcomes.filter(({ result }) => result === "deployed");
-  const found = await ledger.lastOf(deployed);
-  if (found === undefined) return undefined;
-  const { outcome, commit } = found;
-  const then = await committed(project, ledger, environment, outcome.commit);
-  if (then !== undefined) {
-    const here = commit && (await committed(project, ledger, environment, commit));
-    // Made anew with another policy, it is another request.
-    const isSame = here && isDeepStrictEqual(policyOf(here), policyOf(then));
-    return {
-      outcome,
-      ...then,
-      isNewest: outcome === outcomes[0],
-      commit: isSame ? commit : undefined,
-      requests: deployed.flatMap(({ request }) => request ?? []),
-    };
-  }
-  throw new Refusal({
-    where: environment,
-    property: outcome.ref,
-    value: `on a commit without ${project.stackFile(environment)} in this folder`,
-    expected: "the policy of what was deployed last",
-    fix: "Fetch all of the history, or find out who recorded it and delete it",
-  });
-}
-
-function policyOf({ config, allowedSigners }: Pick<LastDeployed, "config" | "allowedSigners">) {
+/** The parts of a configuration that say what must hold before a release may move. */
+export function policyOf({ config, allowedSigners }: Policy) {
   return [...POLICY_KEYS.map((key) => config[key]), allowedSigners];
 }
 
@@ -96,7 +69,9 @@ export interface Approvals {
 }
 
 /**
- * Whether people have approved a request, by the policy that counts for it.
+ * Whether people have approved a request, by the policy that was deployed last and by each policy
+ * since: a change that lowers the bar does not lower it for its own deployment, and a change that
+ * raises it counts at once.
  * @param change what it does to the environment's database
  */
 export async function approvalsOf(
@@ -108,38 +83,104 @@ export async function approvalsOf(
   change: SchemaChange | undefined,
   now: Date,
 ): Promise<Approvals> {
-  const { environment, requesters, hotfix } = request;
-  const counting = (last?.config ?? present).approval;
-  const lane = hotfix ? counting.hotfix : undefined;
-  const policy = policyFor(
-    lane === undefined ? counting : { ...counting, required: lane.required },
-    change?.wayBack === "restore",
+  const allowedSigners = await project.text(present.approval.allowedSigners);
+  const between = await policiesSince(project, ledger, request.environment, last);
+  const policies = [...(last === undefined ? [] : [last]), ...between];
+  const counting = [...policies, { config: present, allowedSigners }];
+  const order = await orderTerm(ledger, request, last);
+  const signers = signersOf(counting);
+  const words = await ledger.words(request, signers && { signers, at: now });
+  const judged = judge({ request, present, counting, last, words, change, now });
+  return { ...judged, terms: [...judged.terms, order] };
+}
+
+/** The texts of allowed signers by each of which a word must be signed; undefined where none must be. */
+export function signersOf(policies: readonly Policy[]): readonly string[] | undefined {
+  const signed = policies.filter(({ config }) => config.approval.signed);
+  if (signed.length === 0) return undefined;
+  return [...new Set(signed.map(({ allowedSigners }) => allowedSigners))];
+}
+
+/** Each policy that the reviewed history held after what was deployed last, without the present one. */
+async function policiesSince(
+  project: Project,
+  ledger: Ledger,
+  environment: string,
+  last: LastDeployed | undefined,
+): Promise<Policy[]> {
+  if (last?.commit === undefined) return [];
+  const { allowedSigners, signed } = last.config.approval;
+  const files = [
+    project.stackFile(environment),
+    "Pulumi.yaml",
+    ...(signed ? [allowedSigners] : []),
+  ];
+  const commits = await ledger.changesSince(last.commit, files);
+  const policies = commits.map(async (commit) =>
+    committed(project, ledger, environment, commit).catch((error: unknown) => {
+      // A configuration that could not be read was never deployed.
+      if (error instanceof Refusal) return undefined;
+      throw error;
+    }),
   );
-  const signers = last?.allowedSigners ?? (await project.text(policy.allowedSigners));
-  const [given, order] = await Promise.all([
-    ledger.words(request, policy.signed ? signers : undefined),
-    orderTerm(ledger, request, last),
-  ]);
-  const stray = isStray(request, last?.config ?? present);
-  const words = stray ? [] : given;
-  const approvals = approvalsTerm(environment, policy, requesters, words, now);
-  const lanes: Term[] = [];
-  if (hotfix && lane !== undefined) {
-    lanes.push(expiryTerm(environment, request.at, lane.expiresAfter, now));
+  return (await Promise.all(policies)).filter((policy) => policy !== undefined);
+}
+
+/** A request, and all by which people's words on it are judged. */
+export interface Judgement {
+  readonly request: Request;
+  /** The configuration that the request holds. */
+  readonly present: StackConfig;
+  /** The policies that must all be satisfied; at least one. */
+  readonly counting: readonly Policy[];
+  /** What was deployed before, where anything was. */
+  readonly last: Pick<LastDeployed, "config" | "parts"> | undefined;
+  readonly words: readonly Word[];
+  readonly change?: SchemaChange | undefined;
+  /** When the words are used. */
+  readonly now: Date;
+}
+
+/** Judges a request by people's words. */
+export function judge({
+  request,
+  present,
+  counting,
+  last,
+  words,
+  change,
+  now,
+}: Judgement): Approvals {
+  const { environment, requesters, hotfix } = request;
+  const lanes = counting.map(({ config }) => (hotfix ? config.approval.hotfix : undefined));
+  const policy = counting
+    .map(({ config: { approval } }) => {
+      const lane = hotfix ? approval.hotfix : undefined;
+      const required = lane === undefined ? approval.required : lane.required;
+      return policyFor({ ...approval, required }, change?.wayBack === "restore");
+    })
+    .reduce(stricter);
+  const isStray = isStrayIn(request, last?.config ?? present);
+  const counted = isStray ? [] : words;
+  const terms = [approvalsTerm(environment, policy, requesters, counted, request.at, now)];
+  if (hotfix && lanes.every((lane) => lane !== undefined)) {
+    const expiresAfter = Math.min(...lanes.map((lane) => lane.expiresAfter ?? Infinity));
+    const limit = expiresAfter === Infinity ? undefined : expiresAfter;
+    terms.push(expiryTerm(environment, request.at, limit, now));
   }
-  if (stray && policy.required > 0) lanes.push(strayTerm(request));
-  const isOpen = hotfix ? lane !== undefined : present.hotfixFrom === undefined;
-  if (!isOpen || (present.hotfixFrom ?? lane?.upstream) !== lane?.upstream) {
-    lanes.push(closedLane(environment, hotfix, present.hotfixFrom));
-  }
-  const approvedBy = countedApprovals(policy, requesters, words, now);
+  if (isStray && policy.required > 0) terms.push(strayTerm(request));
+  const from = present.hotfixFrom;
+  const isOpen = hotfix
+    ? lanes.every((lane) => lane !== undefined && (from ?? lane.upstream) === lane.upstream)
+    : from === undefined;
+  if (!isOpen) terms.push(closedLane(environment, hotfix, from));
   return {
     policy,
-    terms: [approvals, ...lanes, order],
-    approvedBy,
+    terms,
+    approvedBy: countedApprovals(policy, requesters, counted, request.at, now),
     unattended:
-      approvals.state === "waits" &&
-      // What changes the database is not what every release does.
+      terms[0]?.state === "waits" &&
+      // A change of the database is not what every release does.
       change === undefined &&
       isUnattended(policy, request, present, last),
   };
@@ -153,11 +194,11 @@ function isUnattended(
   { unattended }: Approval,
   request: Request,
   present: StackConfig,
-  last: LastDeployed | undefined,
+  last: Pick<LastDeployed, "config" | "parts"> | undefined,
 ): boolean {
   if (unattended === undefined || last === undefined) return false;
   const same = ["secrets", "policy", "lockfile", "program"] as const;
-  if (same.some((part) => request.parts[part] !== last.outcome.parts[part])) return false;
+  if (same.some((part) => request.parts[part] !== last.parts[part])) return false;
   const allowed = unattended.settings.map((key) => `settings.config.${key}`);
   return settingsDifference(last.config.settings, present.settings).every(({ path }) =>
     allowed.includes(path),
@@ -168,7 +209,7 @@ function isUnattended(
  * Whether a request stands under the words for an environment that its own does not follow: whoever
  * approved the one has not decided on the other.
  */
-function isStray({ follows }: Request, counting: StackConfig): boolean {
+function isStrayIn({ follows }: Request, counting: StackConfig): boolean {
   if (follows === undefined) return false;
   return !counting.follows || counting.upstream !== follows.environment;
 }
@@ -291,21 +332,29 @@ export async function planTerm(
 const EMPTY = parseParts("");
 
 /**
- * Whether a way back returns to what this environment has run before: nobody needs to approve what
- * was approved then. Its settings are the stack file's as of then, or what they had become by the
- * defaults of then. A release that the ledger does not know was deployed without the tool; it goes
- * back with the settings of one that it knows, if there is any.
+ * Whether a way back returns to what this environment has verifiably run before: people approved it
+ * then. Its settings are the stack file's as of then, or what they had become by the defaults of then.
+ * A release that runs by the stack's own state and is unknown to the ledger may return with the
+ * settings of any release that the ledger knows.
+ * @param proven outcomes of the environment that count
+ * @param running the release that the stack's own state names
  */
 export async function isKnownWayBack(
   project: Project,
   ledger: Ledger,
   present: StackConfig,
   target: { readonly environment: string; readonly digest: string; readonly plan: Plan },
-  outcomes: readonly LedgerOutcome[],
+  proven: readonly LedgerOutcome[],
+  running: Target | undefined,
 ): Promise<boolean> {
   const { environment, digest, plan } = target;
-  const deployed = outcomes.filter(({ result }) => result === "deployed");
+  const deployed = proven.filter(({ result }) => result === "deployed");
   const same = deployed.filter((outcome) => outcome.digest === digest);
+  const hasRun =
+    same.length > 0 ||
+    running?.digest === digest ||
+    proven.some(({ former }) => former?.digest === digest);
+  if (!hasRun) return false;
   const known = same.length > 0 ? same : deployed;
   if (known.length === 0) return true;
   if (known.some(({ parts }) => parts.settings === plan.parts.settings)) return true;

@@ -11,9 +11,13 @@ export class Git {
    * What git prints.
    * @throws Error with git's own words.
    */
-  async run(args: readonly string[], input?: string): Promise<string> {
+  async run(
+    args: readonly string[],
+    input?: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<string> {
     const given = input === undefined ? {} : { input };
-    const options = { cwd: this.folder, env: QUIET, reject: false, ...given } as const;
+    const options = { cwd: this.folder, env: { ...QUIET, ...env }, reject: false, ...given };
     const run = await this.patiently(() => execa("git", args, options));
     if (!run.failed) return run.stdout;
     throw new Error(
@@ -36,15 +40,37 @@ export class Git {
     return run.timedOut ? `no answer in ${PATIENCE / 1000} s` : saidBy(run);
   }
 
-  /** Both what git prints and what it says on its standard error; nothing where it refuses. */
-  async said(args: readonly string[]): Promise<string | undefined> {
-    const run = await execa("git", args, {
+  /**
+   * The contents of objects by their names, in that order; undefined for a name without an object.
+   * Files are read as UTF-8.
+   */
+  async contents(names: readonly string[]): Promise<(string | undefined)[]> {
+    if (names.length === 0) return [];
+    const options = {
       cwd: this.folder,
       env: QUIET,
-      reject: false,
-      all: true,
-    });
-    return run.failed ? undefined : run.all;
+      encoding: "buffer",
+      input: `${names.join("\n")}\n`,
+    } as const;
+    const { stdout } = await execa("git", ["cat-file", "--batch"], options);
+    const bytes = Buffer.from(stdout);
+    const texts: (string | undefined)[] = [];
+    let start = 0;
+    while (texts.length < names.length) {
+      const end = bytes.indexOf("\n", start);
+      const header = bytes.toString("utf8", start, end);
+      start = end + 1;
+      const size = Number(/^[0-9a-f]+ \w+ (\d+)$/.exec(header)?.[1] ?? NaN);
+      texts.push(Number.isNaN(size) ? undefined : bytes.toString("utf8", start, start + size));
+      if (!Number.isNaN(size)) start += size + 1;
+    }
+    return texts;
+  }
+
+  /** What git prints and what it says on its standard error, also where it refuses. */
+  async told(args: readonly string[]): Promise<string> {
+    const options = { cwd: this.folder, env: QUIET, reject: false, all: true } as const;
+    return (await execa("git", args, options)).all;
   }
 
   /** A folder for what is this checkout's own business. */

@@ -1,15 +1,29 @@
 import { randomUUID } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { slug, type Word } from "../release/approval";
 import type { HoldEntry } from "../release/holds";
 import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
-import { TRIGGERS, triggerOf } from "../release/trigger";
+import { STAMPS_DIFFER } from "../release/time";
+import { TRIGGERS } from "../release/trigger";
+import {
+  Entries,
+  formatTrailers,
+  KINDS,
+  messageOf,
+  oneLine,
+  parseTrailers,
+  PROJECT,
+  stampOf,
+  timeOf,
+  type Entry,
+  type Trailers,
+} from "./entries";
 import { Git } from "./git";
+import type { Project } from "./project";
 import { Refusal } from "./refusal";
+import { SIGNATURE, signersOfTag } from "./signatures";
 
 /** Somebody's wish to deploy a plan: a commit of the stack file. */
 export interface Request {
@@ -30,37 +44,36 @@ export interface Request {
   /** The previewed operations, a line each. */
   readonly operations: readonly string[];
   readonly notes: string;
+  /** The release that ran when it was asked for, where there was one. */
+  readonly former: Target | undefined;
   /** Where it follows another environment: what people's words are on. */
   readonly follows: { readonly environment: string; readonly plan: string } | undefined;
   /** Where a merge or a rebase has made its commit anew: those that people's words are on. */
   readonly origins?: readonly string[];
 }
 
-/** What a request says besides its plan. */
-export interface RequestDetails {
-  readonly hotfix: boolean;
-  readonly operations: readonly string[];
-  readonly notes: string;
-  /** What is deployed after it, under the same words. */
-  readonly followers?: readonly Wish[];
-  /** Who asks, as git writes it; whoever commits it unless given. */
-  readonly author?: string | undefined;
-}
-
 /** What a request asks for in one environment. */
-export interface Wish extends Pick<RequestDetails, "hotfix" | "operations"> {
+export interface Wish {
   readonly environment: string;
   /** The stack file that says so. */
   readonly file: string;
   readonly target: Target;
+  /** The release that runs there when it is asked for, where there is one. */
+  readonly former?: Target | undefined;
   readonly plan: { readonly hash: string; readonly parts: string };
+  /** Whether it goes the fast lane. */
+  readonly hotfix: boolean;
+  /** The previewed operations, a line each. */
+  readonly operations: readonly string[];
 }
 
 export interface LedgerOutcome extends Outcome {
   readonly environment: string;
-  /** Its tag's name, `outcome/ENV/TIME`. */
+  /** Its tag's name, `outcome/PROJECT/ENV/TIME`. */
   readonly ref: string;
   readonly at: Date;
+  /** The tagger's date of its tag. */
+  readonly taggedAt: Date;
   readonly who: string;
   /** The id of the request that was deployed; none of a way back by hand. */
   readonly request: string | undefined;
@@ -80,30 +93,26 @@ export interface LedgerOutcome extends Outcome {
 
 /** What is recorded of a deployment; what is left out is none, and no hotfix. */
 export type NewOutcome = Pick<LedgerOutcome, Always> &
-  Partial<Omit<LedgerOutcome, Always | "ref" | "at" | "who">>;
+  Partial<Omit<LedgerOutcome, Always | "ref" | "at" | "taggedAt" | "who">>;
 type Always = "environment" | "result" | "tag" | "digest" | "commit";
+
+/** A hold or a stop as its tag has it. */
+export interface LedgerHold extends HoldEntry {
+  readonly ref: string;
+  readonly commit: string;
+  /** The tagger's date of its tag. */
+  readonly taggedAt: Date;
+}
 
 /** Somebody's word that a release may move on from an environment, or that a hotfix is all right. */
 export interface NamedWord {
   readonly environment: string;
   /** Of what: an earned tag and the sign-off's name, or an outcome's time. */
   readonly of: readonly string[];
-  readonly email: string;
-  readonly at: Date;
-}
-
-/** Lines `Name: value` at the end of a message. */
-export type Trailers = Readonly<Record<string, string | undefined>>;
-
-/** One annotated tag. */
-interface Entry {
-  readonly ref: string;
-  /** The tag's own id. */
-  readonly id: string;
+  /** What was checked out when it was given. */
   readonly commit: string;
   readonly email: string;
   readonly at: Date;
-  readonly message: string;
 }
 
 const REQUEST = "Baton-Request";
@@ -117,23 +126,37 @@ const RESULTS: readonly string[] = [
   "rolled-back",
   "unapproved",
 ] satisfies Result[];
-/** The folders of tags that are the ledger. */
-const FOLDERS = ["approve", "reject", "outcome", "hold", "sign-off", "review"] as const;
-/** What is said at the remote too, but not kept here to be pushed later. */
-const FETCHED = [...FOLDERS, TRIGGERS];
+/** The branch whose history is reviewed, unless `pipelines/flow.yaml` names another. */
+export const PROTECTED_BRANCH = "main";
+/** The folders of tags that are fetched. Triggers are not kept here to be pushed later. */
+const FETCHED = [...KINDS, TRIGGERS];
+
+/** How signatures are judged. */
+export interface SignatureCheck {
+  /** Texts of allowed signers, by each of which a signature must be good. */
+  readonly signers: readonly string[];
+  /** When the keys must be valid. */
+  readonly at: Date;
+}
+
+/** Words by the id of the request that they name. */
+export type WordBook = ReadonlyMap<string, readonly Entry[]>;
 
 /** Requests, words and outcomes, kept in the git repository of the Pulumi project. */
 export class Ledger {
   readonly git: Git;
+  private readonly entries: Entries;
   private remoteName: Promise<string | undefined> | undefined;
   private branchName: Promise<string | undefined> | undefined;
   private personEmail: string | undefined;
   private isChecked = false;
   private isComplete = false;
+  private readonly places = new Map<string, Promise<string>>();
   private readonly shown = new Map<string, Promise<string | undefined>>();
 
-  constructor(private readonly folder: string) {
-    this.git = new Git(folder);
+  constructor(private readonly project: Pick<Project, "folder" | "name" | "stackFile">) {
+    this.git = new Git(project.folder);
+    this.entries = new Entries(this.git, project.name);
   }
 
   /** @throws Refusal when the folder is in no repository, or nobody has committed to it. */
@@ -142,7 +165,7 @@ export class Ledger {
       (await this.git.try("rev-parse", "--verify", "--quiet", "HEAD")) !== undefined;
     if (this.isChecked) return;
     throw new Refusal({
-      where: this.folder,
+      where: this.project.folder,
       property: "its git repository",
       value: "missing or empty",
       expected: "a repository with at least one commit, as git is the ledger",
@@ -176,7 +199,7 @@ export class Ledger {
     const tags = FETCHED.map((folder) => `refs/tags/${folder}/*:refs/tags/${folder}/*`);
     const branches = `+refs/heads/*:refs/remotes/${remote}/*`;
     // What was deployed last has to be found in the history, which pipelines like to cut off.
-    this.isComplete ||= (await this.git.run(["rev-parse", "--is-shallow-repository"])) === "false";
+    this.isComplete ||= !(await this.isShallow());
     const depth = this.isComplete ? [] : ["--unshallow"];
     const fetch = ["fetch", "--no-tags", ...depth, remote, branches, ...tags];
     const said = await this.git.exchange(fetch);
@@ -201,7 +224,7 @@ export class Ledger {
   async push(): Promise<string | undefined> {
     const [remote, branch] = await Promise.all([this.remote(), this.branch()]);
     if (remote === undefined) return undefined;
-    const tags = FOLDERS.map((folder) => `refs/tags/${folder}/*`);
+    const tags = KINDS.map((folder) => `refs/tags/${folder}/*`);
     const push = ["-c", "advice.pushUpdateRejected=false", "push", "--quiet", remote];
     const ahead = await this.isAhead(remote);
     if (ahead && branch !== undefined) {
@@ -231,82 +254,152 @@ export class Ledger {
         ? "0\t0"
         : await this.git.run(["rev-list", "--left-right", "--count", `HEAD...${there}`]);
     const [ahead, behind] = counts.trim().split("\t");
-    // Whatever comes later in history is the later one, whatever the clock said.
+    // The later one in history is the later request, in spite of the clock.
     const tips =
       there === undefined || behind === "0" ? ["HEAD"] : ahead === "0" ? [there] : ["HEAD", there];
-    const made = await this.readRequest(environment, [
-      `--grep=^${REQUEST}: ${environment}$`,
-      ...tips,
-    ]);
-    return made && this.withOrigins(made);
+    return this.latestRequest(environment, tips);
   }
 
   /** The latest request for an environment in a commit's history; none of a commit that is not here. */
   async requestAt(environment: string, commit: string): Promise<Request | undefined> {
-    const which = [`--grep=^${REQUEST}: ${environment}$`, commit];
-    const made = await this.readRequest(environment, which);
-    return made && this.withOrigins(made);
+    return this.latestRequest(environment, [commit]);
   }
 
-  /** A request by what it says, and by what it has said where people's words are. */
-  private async withOrigins(made: Request): Promise<Request> {
-    const { environment, plan } = wordsOn(made);
-    const entries = await this.entries(`approve/${environment}/${shortHash(plan)}`);
-    const others = entries.filter(
-      ({ commit, message }) =>
-        commit !== made.commit && parseTrailers(message)["Baton-Id"] === made.id,
-    );
-    const commits = [...new Set(others.map(({ commit }) => commit))];
-    const read = commits.map(async (commit) => this.readRequest(made.environment, [commit]));
-    const origins = (await Promise.all(read)).flatMap((one) =>
-      one !== undefined && isDeepStrictEqual(saidBy(one), saidBy(made)) ? [one] : [],
+  private async latestRequest(
+    environment: string,
+    tips: readonly string[],
+  ): Promise<Request | undefined> {
+    const grep = ["--no-merges", `--grep=^${REQUEST}: ${environment}$`];
+    // The latest request of a repository with several projects is seldom far from the latest of each.
+    for (const limit of ["--max-count=10", "--max-count=-1"]) {
+      const [made] = await this.readRequests(environment, [limit, ...grep, ...tips]);
+      if (made !== undefined) return this.withOrigins(made);
+    }
+    return undefined;
+  }
+
+  /**
+   * The requests for an environment that commits hold.
+   * @param commits ids of commits that are here
+   */
+  async requestsOf(environment: string, commits: readonly string[]): Promise<Request[]> {
+    if (commits.length === 0) return [];
+    const input = [...new Set(commits)].join("\n");
+    return this.readRequests(environment, ["--no-walk=unsorted", "--stdin"], input);
+  }
+
+  /** The requests for an environment in a history, the newest first. */
+  async requestsIn(environment: string, tips: readonly string[]): Promise<Request[]> {
+    const grep = ["--no-merges", `--grep=^${REQUEST}: ${environment}$`];
+    return this.readRequests(environment, [...grep, ...tips]);
+  }
+
+  /**
+   * A request together with the same request on other commits that people's words are on, as a merge or
+   * a rebase leaves them.
+   */
+  async withOrigins(made: Request, book?: WordBook): Promise<Request> {
+    const entries = book?.get(made.id) ?? (await this.wordEntries(made));
+    const elsewhere = entries
+      .map(({ commit }) => commit)
+      .filter((commit) => commit !== made.commit);
+    const origins = (await this.requestsOf(made.environment, elsewhere)).filter((one) =>
+      isDeepStrictEqual(saidBy(one), saidBy(made)),
     );
     if (origins.length === 0) return made;
     const all = [made, ...origins];
     return {
       ...made,
-      // Neither who asked nor when is undone by a commit of another's, or a later one.
+      // A commit made anew by another person, or later, changes neither who asked nor when.
       requesters: [...new Set(all.flatMap(({ requesters }) => requesters))],
       at: new Date(Math.min(...all.map(({ at }) => at.getTime()))),
       origins: origins.map(({ commit }) => commit),
     };
   }
 
-  private async readRequest(
+  /** The requests for an environment in what `git log` lists, in its order. */
+  private async readRequests(
     environment: string,
     which: readonly string[],
-  ): Promise<Request | undefined> {
-    const format = "--format=%H%x00%ae%x00%ce%x00%cI%x00%B";
-    const log = await this.git.try("log", "-1", "--no-show-signature", format, ...which);
-    const [commit, author, committer, time, message] = (log ?? "").split("\0");
-    if (!commit || author === undefined || committer === undefined || message === undefined) {
-      return undefined;
+    input?: string,
+  ): Promise<Request[]> {
+    const format = "--format=%x00%H%x00%ae%x00%ce%x00%cI%x00%B";
+    const args = ["log", "--no-show-signature", format, ...which];
+    const log = input === undefined ? await this.git.try(...args) : await this.git.run(args, input);
+    const fields = (log ?? "").split("\0").slice(1);
+    const requests: Request[] = [];
+    const unnamed: string[] = [];
+    for (let index = 0; index + 4 < fields.length; index += 5) {
+      const [commit = "", author = "", committer = "", time = "", message = ""] = fields.slice(
+        index,
+        index + 5,
+      );
+      const wishes = wishesOf(message);
+      const own = wishes.find((wish) => {
+        const { [REQUEST]: name, [PROJECT]: project = this.project.name } = wish.trailers;
+        return name === environment && project === this.project.name;
+      });
+      if (own === undefined) continue;
+      const { trailers } = own;
+      if (trailers[PROJECT] === undefined) unnamed.push(commit);
+      const lead = wishes.find((wish) => wish.trailers["Baton-Id"] === trailers["Baton-Id"]);
+      const led = lead?.trailers[REQUEST] ?? environment;
+      requests.push({
+        environment,
+        id: trailers["Baton-Id"] ?? commit,
+        commit,
+        at: new Date(time),
+        plan: trailers["Baton-Plan"] ?? "",
+        parts: parseParts(trailers["Baton-Parts"] ?? ""),
+        tag: trailers["Baton-Tag"] ?? "",
+        digest: trailers["Baton-Digest"] ?? "",
+        version: trailers["Baton-Version"],
+        former: parseTarget(trailers["Baton-Former"]),
+        hotfix: trailers["Baton-Hotfix"] !== undefined,
+        requesters: [...new Set([author, committer])],
+        operations: [...own.text.matchAll(OPERATIONS)].map(([, line = ""]) => line),
+        notes: notesOf(message),
+        follows:
+          led === environment
+            ? undefined
+            : { environment: led, plan: lead?.trailers["Baton-Plan"] ?? "" },
+      });
     }
-    const wishes = wishesOf(message);
-    const own = wishes.find((wish) => wish.startsWith(`${REQUEST}: ${environment}\n`));
-    if (own === undefined) return undefined;
-    const trailers = parseTrailers(own);
-    const lead = parseTrailers(wishes[0] ?? "");
-    const led = lead[REQUEST] ?? environment;
-    return {
-      environment,
-      id: trailers["Baton-Id"] ?? commit,
-      commit,
-      at: new Date(time ?? ""),
-      plan: trailers["Baton-Plan"] ?? "",
-      parts: parseParts(trailers["Baton-Parts"] ?? ""),
-      tag: trailers["Baton-Tag"] ?? "",
-      digest: trailers["Baton-Digest"] ?? "",
-      version: trailers["Baton-Version"],
-      hotfix: trailers["Baton-Hotfix"] !== undefined,
-      requesters: [...new Set([author, committer])],
-      operations: [...own.matchAll(OPERATIONS)].map(([, line = ""]) => line),
-      notes: notesOf(message),
-      follows:
-        led === environment || lead["Baton-Id"] !== trailers["Baton-Id"]
-          ? undefined
-          : { environment: led, plan: lead["Baton-Plan"] ?? "" },
-    };
+    if (unnamed.length === 0) return requests;
+    const own = await this.changesOf(environment, unnamed);
+    return requests.filter(({ commit }) => !unnamed.includes(commit) || own.has(commit));
+  }
+
+  /**
+   * Which of some commits are about this project's environment: commits that changed its stack file,
+   * or commits that changed no stack file of that name where no other project has one. For entries
+   * that were written before entries named their project.
+   */
+  private async changesOf(
+    environment: string,
+    commits: readonly string[],
+  ): Promise<ReadonlySet<string>> {
+    const file = this.project.stackFile(environment);
+    const path = ((await this.git.run(["rev-parse", "--show-prefix"])) + file).trim();
+    const anywhere = `:(top,glob)**/${file}`;
+    const log = await this.git.run(
+      [
+        ...["log", "--no-walk=unsorted", "--stdin", "--format=%x00%H", "--name-only"],
+        ...["--no-show-signature", "--no-renames", "--diff-merges=first-parent"],
+      ],
+      commits.join("\n"),
+    );
+    const others = await this.git.run(["ls-files", "-z", "--full-name", "--", anywhere]);
+    const isAlone = others.split("\0").every((name) => name === "" || name === path);
+    const own = log
+      .split("\0")
+      .slice(1)
+      .flatMap((text) => {
+        const [commit = "", ...lines] = text.split("\n");
+        const names = lines.filter((name) => name === file || name.endsWith(`/${file}`));
+        return names.includes(path) || (names.length === 0 && isAlone) ? [commit] : [];
+      });
+    return new Set(own);
   }
 
   /** Whether a commit is part of what is checked out, or of another commit's history. */
@@ -315,44 +408,52 @@ export class Ledger {
   }
 
   /**
-   * Of outcomes, the newest first, the one whose request stands last in what is checked out, as a
-   * tag can be given any time; and there, the commit of that request, which a merge or a rebase may
-   * have made anew. Without a commit the newest, where none is there.
+   * The commits whose history is reviewed: the protected branch at the remote, and what is checked out
+   * where that is this very branch. Without a remote, or without that branch there, what is checked out.
    */
-  async lastOf(
-    outcomes: readonly LedgerOutcome[],
-  ): Promise<{ readonly outcome: LedgerOutcome; readonly commit?: string } | undefined> {
-    const [newest, ...others] = outcomes;
-    if (newest === undefined) return undefined;
-    if (await this.isHere(newest.commit)) {
-      const range = `${newest.commit}..HEAD`;
-      const later = others.length === 0 ? "" : await this.git.run(["rev-list", range]);
-      const last = later.split("\n").find((id) => others.some(({ commit }) => commit === id));
-      const outcome = others.find(({ commit }) => commit === last) ?? newest;
-      return { outcome, commit: outcome.commit };
-    }
-    // Not so the others: a commit could bring back an older policy by naming an older request.
-    const grep = ["--fixed-strings", `--grep=Baton-Id: ${newest.request ?? "of nobody"}`];
-    const found = await this.git.run(["log", "-1", "--format=%H", ...grep, "HEAD"]);
-    return { outcome: newest, ...(found === "" ? {} : { commit: found }) };
+  async reviewedTips(protectedBranch = PROTECTED_BRANCH): Promise<string[]> {
+    const remote = await this.remote();
+    if (remote === undefined) return ["HEAD"];
+    const there = `refs/remotes/${remote}/${protectedBranch}`;
+    const known = await this.git.try("rev-parse", "--verify", "--quiet", there);
+    if (known === undefined) return ["HEAD"];
+    return (await this.branch()) === protectedBranch ? [there, "HEAD"] : [there];
   }
 
-  /** Commits a stack file, and those of what follows its environment, as a request. */
+  /** The newest reviewed commit, for entries that are about no request. */
+  private async reviewedHead(): Promise<string> {
+    const [tip = "HEAD"] = await this.reviewedTips();
+    return this.git.run(["rev-parse", tip]);
+  }
+
+  /** The places of all commits in a history, the newest commit first. */
+  async placesIn(tips: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const ids = await this.git.run(["rev-parse", ...tips]);
+    const known = this.places.get(ids) ?? this.git.run(["rev-list", "--topo-order", ...tips]);
+    this.places.set(ids, known);
+    return new Map((await known).split("\n").map((commit, place) => [commit, place]));
+  }
+
+  /**
+   * Commits stack files as a request.
+   * @param wishes the environment that people's words are about, and the environments that follow it
+   * @param author who asks, as git writes it; the committer unless given
+   */
   async ask(
-    environment: string,
-    file: string,
-    target: Target,
-    plan: Wish["plan"],
-    { notes, author, followers = [], ...said }: RequestDetails,
+    wishes: readonly [Wish, ...Wish[]],
+    { notes, author }: { readonly notes: string; readonly author?: string | undefined },
   ): Promise<void> {
-    const wishes = [{ environment, file, target, plan, ...said }, ...followers];
+    const [{ target }] = wishes;
     const id = randomUUID();
     // A line of the notes must not pass for a trailer.
     const text = notes.trim().replace(/^(?=Baton-)/gm, " ");
     const names = wishes.map((wish) => wish.environment).join(" and ");
     const subject = `Request ${target.tag} for ${names}`;
     const paragraphs = [subject, ...(text === "" ? [] : [text])];
-    const message = [...paragraphs, ...wishes.map((wish) => formatWish(wish, id))].join("\n\n");
+    const message = [
+      ...paragraphs,
+      ...wishes.map((wish) => formatWish(this.project.name, wish, id)),
+    ].join("\n\n");
     const files = wishes.map((wish) => wish.file);
     await this.commit(files, message, author);
   }
@@ -367,12 +468,17 @@ export class Ledger {
     to: Target,
     since: string,
   ): Promise<void> {
-    const grep = `--grep=^${WAY_BACK}: ${environment}$`;
-    const done = await this.git.run(["log", "-1", "--format=%H", grep, "HEAD", `^${since}`]);
+    const grep = [
+      "--all-match",
+      `--grep=^${WAY_BACK}: ${environment}$`,
+      `--grep=^${PROJECT}: ${this.project.name}$`,
+    ];
+    const done = await this.git.run(["log", "-1", "--format=%H", ...grep, "HEAD", `^${since}`]);
     const differs = await this.git.run(["status", "--porcelain", "--", file]);
     if (done !== "" && differs === "") return;
     const trailers = formatTrailers({
       [WAY_BACK]: environment,
+      [PROJECT]: this.project.name,
       "Baton-Tag": to.tag,
       "Baton-Digest": to.digest,
       "Baton-Version": to.version,
@@ -389,21 +495,40 @@ export class Ledger {
   }
 
   /**
-   * What people said of this very request; of another with the same plan it does not count.
-   * @param allowedSigners whose signature is good, as `allowed_signers` of ssh-keygen, or
-   * `EMAIL pgp FINGERPRINT`; without it no signature is looked at.
+   * The words that people said of this very request. A word on another request for the same plan does
+   * not count.
+   * @param check how signatures are judged; without it no signature is looked at
+   * @param book the words on all requests of its environment, where they have been read before
    */
-  async words(request: Request, allowedSigners?: string): Promise<Word[]> {
-    const entries = await this.wordsOf(["approve", "reject"], request);
-    const words = entries.map(async (entry) => ({
-      email: entry.email,
-      kind: entry.ref.startsWith("approve/") ? ("approve" as const) : ("reject" as const),
-      reason: parseTrailers(entry.message)["Baton-Reason"],
-      at: entry.at,
-      signature:
-        allowedSigners === undefined ? ("none" as const) : await this.verify(entry, allowedSigners),
-    }));
+  async words(request: Request, check?: SignatureCheck, book?: WordBook): Promise<Word[]> {
+    const { plan } = wordsOn(request);
+    const entries = book?.get(request.id) ?? (await this.wordEntries(request));
+    const words = entries
+      .filter((entry) => isWordOn(entry, request, plan))
+      .map(async (entry): Promise<Word> => {
+        const { ref, email, at, message } = entry;
+        return {
+          email,
+          kind: ref.startsWith("approve/") ? "approve" : "reject",
+          reason: parseTrailers(message)["Baton-Reason"],
+          at,
+          signature:
+            check === undefined ? "none" : await this.verify(entry, check.signers, check.at),
+        };
+      });
     return Promise.all(words);
+  }
+
+  /** The words on all requests that stand under the words for one environment. */
+  async wordBook(environment: string): Promise<WordBook> {
+    const book = new Map<string, Entry[]>();
+    for (const entry of await this.entries.list(["approve", "reject"], environment)) {
+      const id = parseTrailers(entry.message)["Baton-Id"] ?? "";
+      const known = book.get(id);
+      if (known === undefined) book.set(id, [entry]);
+      else known.push(entry);
+    }
+    return book;
   }
 
   /**
@@ -417,18 +542,22 @@ export class Ledger {
     { reason, signed = false, since }: { reason?: string; signed?: boolean; since?: Date } = {},
   ): Promise<string> {
     const person = (await this.person()).toLowerCase();
-    const base = `${kind}/${request.environment}/${shortHash(request.plan)}`;
-    const former = (await this.wordsOf([kind], request)).find(
-      ({ email, at, message }) =>
+    const entries = (await this.wordEntries(request)).filter((entry) =>
+      isWordOn(entry, request, wordsOn(request).plan),
+    );
+    const former = entries.find(
+      ({ ref, email, at, message }) =>
+        ref.startsWith(`${kind}/`) &&
         email.toLowerCase() === person &&
         (since === undefined || at > since) &&
         (!signed || SIGNATURE.test(message)),
     );
     if (former !== undefined) return former.ref;
-    // The same plan may have been requested before: that word stays as it is.
-    const taken = (await this.entries(base)).map(({ ref }) => ref);
+    // A word on a former request for the same plan stays as it is.
+    const base = [request.environment, shortHash(request.plan)];
+    const taken = (await this.entries.list([kind], ...base)).map(({ ref }) => ref);
     const names = [slug(person), ...taken.map((_, index) => `${slug(person)}.${index + 2}`)];
-    const ref = names.map((name) => `${base}/${name}`).find((name) => !taken.includes(name));
+    const isFree = (name: string) => !taken.includes(this.entries.nameOf(kind, [...base, name]));
     const subject = `${kind} ${request.tag} for ${request.environment}`;
     const trailers = {
       "Baton-Id": request.id,
@@ -437,13 +566,13 @@ export class Ledger {
       "Baton-Digest": request.digest,
       "Baton-Reason": reason && oneLine(reason),
     };
-    await this.tag(ref ?? base, request.commit, subject, trailers, signed);
-    return ref ?? base;
+    const path = [...base, names.find(isFree) ?? slug(person)];
+    return this.entries.add(kind, path, { commit: request.commit, subject, trailers }, { signed });
   }
 
   /** The names of the tags that have started a run of Pulumi Deployments for a request. */
   async starts({ environment, id }: Request): Promise<string[]> {
-    const entries = await this.entries(`${TRIGGERS}/${environment}`);
+    const entries = await this.entries.list([TRIGGERS], environment);
     const own = entries.filter(({ message }) => parseTrailers(message)["Baton-Id"] === id);
     return own.map(({ ref }) => ref);
   }
@@ -460,8 +589,9 @@ export class Ledger {
   ): Promise<{ readonly ref: string } | string> {
     const remote = await this.remote();
     if (remote === undefined) return "the repository has no remote";
-    const ref = triggerOf(environment, stampOf(now));
-    const message = formatTrailers({
+    const ref = this.entries.nameOf(TRIGGERS, [environment, stampOf(now)]);
+    const message = messageOf(`start ${tag} for ${environment}`, {
+      [PROJECT]: this.project.name,
       "Baton-Id": id,
       "Baton-Plan": plan,
       "Baton-Tag": tag,
@@ -469,15 +599,14 @@ export class Ledger {
     });
     const tagger = await this.git.run(["var", "GIT_COMMITTER_IDENT"]);
     const head = `object ${commit}\ntype commit\ntag ${ref}\ntagger ${tagger}\n`;
-    const text = `${head}\nstart ${tag} for ${environment}\n\n${message}`;
-    const object = await this.git.run(["mktag"], text);
+    const object = await this.git.run(["mktag"], `${head}\n${message}`);
     const said = await this.git.exchange(["push", "--quiet", remote, `${object}:refs/tags/${ref}`]);
     return said === undefined ? { ref } : toldBy(remote, said);
   }
 
   /** An environment's deployments, the newest first; of all environments without one. */
   async outcomes(environment?: string): Promise<LedgerOutcome[]> {
-    const entries = await this.entries(["outcome", environment ?? []].flat().join("/"));
+    const entries = await this.entries.list(["outcome"], ...[environment ?? []].flat());
     return entries
       .map(outcomeOf)
       .filter((outcome) => outcome !== undefined)
@@ -490,35 +619,52 @@ export class Ledger {
    */
   async record(outcome: NewOutcome, now: Date): Promise<string> {
     const { environment, result, tag, digest, version, commit, former, left } = outcome;
-    const [[last], holds] = await Promise.all([this.outcomes(environment), this.holds()]);
-    // Also where the clock was set back: entries are in the order they were made, and what was taken
-    // back before does not take back what this one holds.
-    const taken = [last, ...holds].flatMap((before) => before?.at.getTime() ?? []);
-    const at = new Date(Math.max(now.getTime(), ...taken.map((time) => time + 1)));
-    const ref = `outcome/${environment}/${stampOf(at)}`;
-    await this.tag(ref, commit, `${environment}: ${tag} ${result}`, {
-      "Baton-Result": result,
-      "Baton-Tag": tag,
-      "Baton-Digest": digest,
-      "Baton-Version": version,
-      "Baton-Former": former && formatTarget(former),
-      "Baton-Left": left && formatTarget(left),
-      "Baton-Returning-To": outcome.returningTo,
-      "Baton-Id": outcome.request,
-      "Baton-Plan": outcome.plan,
-      "Baton-Parts": outcome.parts && formatParts(outcome.parts),
-      "Baton-Hotfix": outcome.hotfix ? "yes" : undefined,
-      "Baton-Approved-By": outcome.approvedBy?.join(" ") || undefined,
-      "Baton-Reason": outcome.reason && oneLine(outcome.reason),
-      "Baton-Update": outcome.update,
-      "Baton-Who": await this.person(),
-    });
-    return ref;
+    const at = await this.nextTime(now);
+    return this.entries.add(
+      "outcome",
+      [environment, stampOf(at)],
+      {
+        commit,
+        subject: `${environment}: ${tag} ${result}`,
+        trailers: {
+          "Baton-Result": result,
+          "Baton-Tag": tag,
+          "Baton-Digest": digest,
+          "Baton-Version": version,
+          "Baton-Former": former && formatTarget(former),
+          "Baton-Left": left && formatTarget(left),
+          "Baton-Returning-To": outcome.returningTo,
+          "Baton-Id": outcome.request,
+          "Baton-Plan": outcome.plan,
+          "Baton-Parts": outcome.parts && formatParts(outcome.parts),
+          "Baton-Hotfix": outcome.hotfix ? "yes" : undefined,
+          "Baton-Approved-By": outcome.approvedBy?.join(" ") || undefined,
+          "Baton-Reason": outcome.reason && oneLine(outcome.reason),
+          "Baton-Update": outcome.update,
+          "Baton-Who": await this.person(),
+        },
+      },
+      { at },
+    );
+  }
+
+  /**
+   * The time of a new outcome or hold: after all entries that it may take back or follow, so that a
+   * clock that was set back by less than people's clocks may differ changes no order.
+   */
+  private async nextTime(now: Date): Promise<Date> {
+    const [outcomes, holds] = await Promise.all([this.outcomes(), this.holds()]);
+    const latest = now.getTime() + STAMPS_DIFFER * 1000;
+    const taken = [...outcomes, ...holds]
+      .map((entry) => entry.at.getTime() + 1)
+      .filter((time) => time <= latest);
+    return new Date(taken.reduce((one, other) => Math.max(one, other), now.getTime()));
   }
 
   /** Who held or stopped what, and who let it go on. */
-  async holds(): Promise<HoldEntry[]> {
-    return (await this.entries("hold")).flatMap(({ ref, email, at, message }) => {
+  async holds(): Promise<LedgerHold[]> {
+    return (await this.entries.list(["hold"])).flatMap((entry) => {
+      const { ref, path, project, commit, email, at, message } = entry;
       const trailers = parseTrailers(message);
       const kind = (["hold", "unhold", "stop", "resume"] as const).find(
         (action) => action === trailers["Baton-Action"],
@@ -526,44 +672,59 @@ export class Ledger {
       if (kind === undefined) return [];
       return [
         {
+          ref,
           kind,
+          scope: project === undefined ? ("repository" as const) : ("project" as const),
           digest: trailers["Baton-Digest"],
           tag: trailers["Baton-Tag"],
           reason: trailers["Baton-Reason"] ?? "",
           who: email,
-          // To the millisecond: git's own date is to the second.
-          at: timeOf(ref.split("/")[1] ?? "") ?? at,
+          commit,
+          // The ref has milliseconds. Git's own date has seconds.
+          at: timeOf(path[0] ?? "") ?? at,
+          taggedAt: at,
         },
       ];
     });
   }
 
+  /**
+   * Records a hold, a stop, or that it is over.
+   * @returns the tag's name.
+   */
   async recordHold(
-    entry: { kind: HoldEntry["kind"]; digest?: string; tag?: string; reason: string },
+    entry: Pick<HoldEntry, "kind" | "scope" | "digest" | "tag" | "reason">,
     now: Date,
-  ): Promise<void> {
-    const { kind, digest, tag, reason } = entry;
-    // After all that it may take back, whatever the clock says.
-    const [holds, outcomes] = await Promise.all([this.holds(), this.outcomes()]);
-    const taken = [...holds, ...outcomes.slice(0, 1)].map((before) => before.at.getTime() + 1);
-    const at = new Date(Math.max(now.getTime(), ...taken));
-    await this.tag(`hold/${stampOf(at)}`, await this.head(), `${kind} ${tag ?? "everything"}`, {
+  ): Promise<string> {
+    const { kind, scope, digest, tag, reason } = entry;
+    const at = await this.nextTime(now);
+    const trailers = {
       "Baton-Action": kind,
       "Baton-Tag": tag,
       "Baton-Digest": digest,
       "Baton-Reason": oneLine(reason),
-    });
+    };
+    const subject = `${kind} ${tag ?? "everything"}`;
+    const said = { commit: await this.reviewedHead(), subject, trailers };
+    const forAllProjects = scope === "repository";
+    return this.entries.add("hold", [stampOf(at)], said, { at, forAllProjects });
   }
 
   /** Sign-offs by their earned tag and name, or reviews by their outcome's time. */
   async namedWords(kind: "sign-off" | "review", environment: string): Promise<NamedWord[]> {
-    const entries = await this.entries(`${kind}/${environment}`);
-    return entries.map(({ ref, email, at }) => ({
-      environment,
-      of: ref.split("/").slice(2, -1),
-      email,
-      at,
-    }));
+    const entries = await this.entries.list([kind], environment);
+    const unnamed = entries.filter(({ project }) => project === undefined);
+    const commits = unnamed.map(({ commit }) => commit);
+    const own = unnamed.length === 0 ? undefined : await this.changesOf(environment, commits);
+    return entries
+      .filter(({ project, commit }) => project !== undefined || own?.has(commit) === true)
+      .map(({ path, commit, email, at }) => ({
+        environment,
+        of: path.slice(1, -1),
+        commit,
+        email,
+        at,
+      }));
   }
 
   /** Records one, once a person; on what is checked out. */
@@ -572,13 +733,16 @@ export class Ledger {
     environment: string,
     of: readonly string[],
   ): Promise<string> {
-    const ref = [kind, environment, ...of, slug(await this.person())].join("/");
-    const known = (await this.entries([kind, environment, ...of].join("/"))).some(
-      (entry) => entry.ref === ref,
-    );
+    const path = [environment, ...of, slug(await this.person())];
+    const ref = this.entries.nameOf(kind, path);
+    const known = await this.entries.list([kind], environment, ...of);
+    if (known.some((entry) => entry.ref === ref)) return ref;
     const subject = `${kind}: ${[environment, ...of].join(" ")}`;
-    if (!known) await this.tag(ref, await this.head(), subject, {});
-    return ref;
+    return this.entries.add(kind, path, {
+      commit: await this.reviewedHead(),
+      subject,
+      trailers: {},
+    });
   }
 
   /** A file of the project as of a commit. */
@@ -589,6 +753,40 @@ export class Ledger {
     const known = this.shown.get(name) ?? this.git.try("show", name);
     this.shown.set(name, known);
     return known;
+  }
+
+  /**
+   * Reads files as of many commits at once, so that `show` has them.
+   * @param commits ids of commits that are here
+   */
+  async prepareToShow(commits: readonly string[], files: readonly string[]): Promise<void> {
+    const prefix = await this.git.run(["rev-parse", "--show-prefix"]);
+    const names = commits.flatMap((commit) => files.map((file) => [commit, file] as const));
+    const unknown = names.filter(([commit, file]) => !this.shown.has(`${commit}:./${file}`));
+    const objects = unknown.map(([commit, file]) => `${commit}:${prefix}${file}`);
+    const texts = await this.git.contents(objects);
+    unknown.forEach(([commit, file], index) => {
+      this.shown.set(`${commit}:./${file}`, Promise.resolve(texts[index]));
+    });
+  }
+
+  /**
+   * The commits since another that changed any of some files, and are part of what is checked out.
+   */
+  async changesSince(commit: string, files: readonly string[]): Promise<string[]> {
+    const paths = files.map((file) => `./${file}`);
+    const list = await this.git.run(["rev-list", `${commit}..HEAD`, "--", ...paths]);
+    return list.split("\n").filter((id) => id !== "");
+  }
+
+  /** A folder for what is this checkout's own business in this project. */
+  async privateFolder(): Promise<string> {
+    return join(await this.git.privateFolder(), this.project.name);
+  }
+
+  /** Whether the history here is cut off. */
+  async isShallow(): Promise<boolean> {
+    return (await this.git.run(["rev-parse", "--is-shallow-repository"])) === "true";
   }
 
   async head(): Promise<string> {
@@ -627,82 +825,23 @@ export class Ledger {
     return (await this.branchName)?.trim();
   }
 
-  private async wordsOf(kinds: readonly Word["kind"][], request: Request): Promise<Entry[]> {
+  private async wordEntries(request: Request): Promise<Entry[]> {
     const { environment, plan } = wordsOn(request);
-    const folders = kinds.map((kind) => `${kind}/${environment}/${shortHash(plan)}`);
-    return (await this.entries(...folders)).filter(({ ref, commit, message }) => {
-      const trailers = parseTrailers(message);
-      const ofIt = trailers["Baton-Id"] === request.id && trailers["Baton-Plan"] === plan;
-      // A commit made anew under the same id may say something else: nobody has approved that one.
-      const onIt = commit === request.commit || request.origins?.includes(commit) === true;
-      return ofIt && (ref.startsWith("reject/") || onIt);
-    });
+    const entries = await this.entries.list(["approve", "reject"], environment, shortHash(plan));
+    return entries.filter(({ message }) => parseTrailers(message)["Baton-Id"] === request.id);
   }
 
-  private async tag(
-    name: string,
-    commit: string,
-    subject: string,
-    trailers: Trailers,
-    signed = false,
-  ): Promise<void> {
-    const message = `${subject}\n\n${formatTrailers(trailers)}`;
-    await this.git.run(["tag", signed ? "-s" : "-a", "-F", "-", name, commit], message);
-  }
-
-  /**
-   * The annotated tags below folders of refs, by name. One that was copied from elsewhere says
-   * another name itself, and does not count.
-   */
-  private async entries(...folders: readonly string[]): Promise<Entry[]> {
-    // No message holds the character between them: none can pass for two entries.
-    const format = ENTRY_FIELDS.map((field) => `%(${field})%00`).join("");
-    const list = await this.git.run([
-      "for-each-ref",
-      `--format=${format}`,
-      ...folders.map((folder) => `refs/tags/${folder}/`),
-    ]);
-    const fields = list.split("\0");
-    const entries: Entry[] = [];
-    for (let index = 0; index + ENTRY_FIELDS.length < fields.length; index += ENTRY_FIELDS.length) {
-      const [name = "", id = "", tag, commit, email = "", date = "", message = ""] = fields.slice(
-        index,
-        index + ENTRY_FIELDS.length,
-      );
-      const ref = name.replace(/^\n/, "");
-      if (ref !== tag || !commit) continue;
-      entries.push({ ref, id, commit, email, at: new Date(date), message });
-    }
-    return entries;
-  }
-
-  /** By the object that was read, as a name may mean another one. */
-  private async verify({ id, email }: Entry, signers: string): Promise<Word["signature"]> {
-    const object = (await this.git.try("cat-file", "tag", id)) ?? "";
-    if (!SIGNATURE.test(object)) return "none";
-    const lines = signers.split("\n");
-    const folder = await mkdtemp(join(tmpdir(), "baton-"));
-    try {
-      const file = join(folder, "allowed-signers");
-      await writeFile(file, lines.filter((line) => !PGP_SIGNER.test(line)).join("\n"));
-      const config = ["-c", `gpg.ssh.allowedSignersFile=${file}`];
-      // Git says on which key it relies in words only, and those on its standard error. It refuses
-      // keys that have expired or were revoked. A line's beginning is its own, whatever a key's
-      // owner has written into its name.
-      const said = (await this.git.said([...config, "verify-tag", "--raw", id])) ?? "";
-      const ssh = /^Good "git" signature for (\S+) with/m.exec(said)?.[1];
-      // The key that has signed, and the primary key that it belongs to.
-      const pgp = /^\[GNUPG:\] VALIDSIG ([0-9A-F]+) .*?([0-9A-F]+)$/m.exec(said)?.slice(1) ?? [];
-      const allowed = lines.flatMap((line) => {
-        const [, who = "", key = ""] = PGP_SIGNER.exec(line) ?? [];
-        return pgp.includes(key.toUpperCase()) ? [who] : [];
-      });
-      const signer = ssh === undefined ? allowed : [ssh];
-      const good = signer.some((who) => who.toLowerCase() === email.toLowerCase());
-      return good ? "good" : "bad";
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+  /** @param signers texts of allowed signers, by each of which the signature must be good */
+  private async verify(
+    { id, email }: Entry,
+    signers: readonly string[],
+    at: Date,
+  ): Promise<Word["signature"]> {
+    const found = signers.map(async (text) => signersOfTag(this.git, id, text, at));
+    const people = await Promise.all(found);
+    if (people.includes(undefined)) return "none";
+    const isHers = (who: string) => who.toLowerCase() === email.toLowerCase();
+    return people.every((known) => known?.some(isHers)) ? "good" : "bad";
   }
 }
 
@@ -717,15 +856,26 @@ function wordsOn({ follows, environment, plan }: Request) {
   return follows ?? { environment, plan };
 }
 
-/** As the tool has it in the message of a request, after a line of its own. */
-function formatWish(wish: Wish, id: string): string {
-  const { environment, target, plan, hotfix, operations } = wish;
+/** Whether an entry is a word on a request. A rejection counts on any commit. */
+function isWordOn({ ref, commit, message }: Entry, request: Request, plan: string): boolean {
+  const trailers = parseTrailers(message);
+  const ofIt = trailers["Baton-Id"] === request.id && trailers["Baton-Plan"] === plan;
+  // A commit made anew under the same id may say something else, which no person has approved.
+  const onIt = commit === request.commit || request.origins?.includes(commit) === true;
+  return ofIt && (ref.startsWith("reject/") || onIt);
+}
+
+/** What the message of a request says of one environment, after a line of its own. */
+function formatWish(project: string, wish: Wish, id: string): string {
+  const { environment, target, former, plan, hotfix, operations } = wish;
   const trailers = formatTrailers({
     [REQUEST]: environment,
+    [PROJECT]: project,
     "Baton-Id": id,
     "Baton-Tag": target.tag,
     "Baton-Digest": target.digest,
     "Baton-Version": target.version,
+    "Baton-Former": former && formatTarget(former),
     "Baton-Hotfix": hotfix ? "yes" : undefined,
     "Baton-Plan": plan.hash,
     "Baton-Parts": plan.parts,
@@ -733,22 +883,16 @@ function formatWish(wish: Wish, id: string): string {
   return trailers + operations.map((line) => `${OPERATION}: ${line}\n`).join("");
 }
 
-/** What a request's message says of each of its environments, the one that others follow first. */
-function wishesOf(message: string): string[] {
-  return message.split(new RegExp(`^(?=${REQUEST}: )`, "m")).slice(1);
+/** The paragraphs of a request's message that are about one environment each, in their order. */
+function wishesOf(message: string): { readonly text: string; readonly trailers: Trailers }[] {
+  const texts = message.split(new RegExp(`^(?=${REQUEST}: )`, "m")).slice(1);
+  return texts.map((text) => ({ text, trailers: parseTrailers(text) }));
 }
 
-const ENTRY_FIELDS = [
-  ...["refname:strip=2", "objectname", "tag", "*objectname"],
-  ...["taggeremail:trim", "taggerdate:iso-strict", "contents"],
-];
-const SIGNATURE = /^-----BEGIN (SSH|PGP) SIGNATURE-----$/m;
-const PGP_SIGNER = /^\s*(\S+)\s+pgp\s+([0-9A-Fa-f]{40})\s*$/;
-
 /** What one says is read when somebody asks: of ten thousand, most are only counted. */
-function outcomeOf({ ref, commit, at, message }: Entry): LedgerOutcome | undefined {
+function outcomeOf({ ref, path, commit, at, message }: Entry): LedgerOutcome | undefined {
   const result = /^Baton-Result: (.*)$/m.exec(message)?.[1]?.trim() ?? "";
-  const [, environment = "", stamp = ""] = ref.split("/");
+  const [environment = "", stamp = ""] = path;
   if (!RESULTS.includes(result)) return undefined;
   let read: Trailers | undefined;
   const said = (name: string) => (read ??= parseTrailers(message))[name];
@@ -757,6 +901,7 @@ function outcomeOf({ ref, commit, at, message }: Entry): LedgerOutcome | undefin
     environment,
     commit,
     at: timeOf(stamp) ?? at,
+    taggedAt: at,
     result: result as Result,
     get who() {
       return said("Baton-Who") ?? "";
@@ -816,20 +961,6 @@ function toldBy(remote: string, said: string): string {
     .replace(/\.$/, "")}`;
 }
 
-/** `20261121T101500.000Z`, which sorts as time does and may stand in a ref. */
-export function stampOf(time: Date): string {
-  return time.toISOString().replace(/[-:]/g, "");
-}
-
-function timeOf(stamp: string): Date | undefined {
-  const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)([\d.]+Z)$/.exec(stamp);
-  if (parts === null) return undefined;
-  const [, year, month, day, hour, minute, second] = parts;
-  return new Date(
-    `${year ?? ""}-${month ?? ""}-${day ?? ""}T${hour ?? ""}:${minute ?? ""}:${second ?? ""}`,
-  );
-}
-
 /** One line: `TAG DIGEST`, and the version if there is one. */
 function formatTarget({ tag, digest, version }: Target): string {
   return [tag, digest, version ?? ""].join(" ").trim();
@@ -838,28 +969,6 @@ function formatTarget({ tag, digest, version }: Target): string {
 function parseTarget(line: string | undefined): Target | undefined {
   const [tag, digest, version] = line?.split(" ") ?? [];
   return tag === undefined || digest === undefined ? undefined : { tag, digest, version };
-}
-
-/** As a trailer has it. */
-export function oneLine(text: string): string {
-  return text.trim().replace(/\s+/g, " ");
-}
-
-function formatTrailers(trailers: Trailers): string {
-  const lines = Object.entries(trailers).filter(([, value]) => value !== undefined);
-  return lines.map(([name, value]) => `${name}: ${value ?? ""}\n`).join("");
-}
-
-/** The trailers of the tool's own messages; the first of a name counts. */
-export function parseTrailers(message: string): Trailers {
-  const trailers: Record<string, string> = {};
-  // Of ten thousand messages, a regular expression on each whole one takes most of the time.
-  for (const line of message.split("\n")) {
-    if (!line.startsWith("Baton-")) continue;
-    const [, name, value = ""] = /^(Baton-[A-Za-z-]+): (.*)$/.exec(line) ?? [];
-    if (name !== undefined) trailers[name] ??= value.trim();
-  }
-  return trailers;
 }
 
 /** What stands between the subject and the trailers. */

@@ -1,10 +1,12 @@
-import { policyFor } from "../release/approval";
+import { policyFor, stricter } from "../release/approval";
 import { problemsOf } from "../release/gate";
 import { movedParts, type PlanPart } from "../release/plan";
 import type { Problem } from "../release/problem";
 import type { SchemaChange } from "../release/schema";
-import { approvalsOf, committed, isKnownWayBack, lastDeployed, planTerm } from "./gate";
+import type { Target } from "../release/way-back";
+import { approvalsOf, committed, isKnownWayBack, planTerm } from "./gate";
 import { Ledger } from "./ledger";
+import { readOutcomes, type EnvironmentOutcomes } from "./outcomes";
 import { Project } from "./project";
 
 /** What a program is about to deploy. */
@@ -18,31 +20,40 @@ export interface Deployment {
   /** What it does to the environment's database. */
   readonly change?: SchemaChange | undefined;
   readonly now: Date;
+  /** The release that runs by the stack's own state. */
+  readonly running: () => Promise<Target | undefined>;
 }
+
+const NO_OUTCOMES: Pick<EnvironmentOutcomes, "proven" | "lastDeployed"> = {
+  proven: [],
+  lastDeployed: undefined,
+};
 
 /**
  * What people's approvals leave open of a deployment by whoever runs `pulumi up`; nothing where the
  * environment asks for none, or where it returns to what was approved before.
  */
 export async function unapproved(deployment: Deployment): Promise<readonly Problem[]> {
-  const { folder, environment, given, digest, change, now } = deployment;
+  const { folder, environment, given, digest, change, now, running } = deployment;
   const project = await Project.open(folder);
   const present = project.parseGiven(environment, given);
-  const ledger = new Ledger(folder);
+  const ledger = new Ledger(project);
   const inGit = (await ledger.git.try("rev-parse", "--verify", "--quiet", "HEAD")) !== undefined;
-  const outcomes = inGit ? await ledger.outcomes(environment) : [];
+  const { proven, lastDeployed: last } = inGit
+    ? await readOutcomes(project, ledger, environment, now, running)
+    : NO_OUTCOMES;
   const goesBack = present.rollbackOf !== undefined;
   // Asked first: whatever else cannot be found out does not stand in its way.
   if (goesBack) {
     const target = { environment, digest, plan: await project.planOf(present) };
-    if (await isKnownWayBack(project, ledger, present, target, outcomes)) return [];
+    const runs = await running();
+    if (await isKnownWayBack(project, ledger, present, target, proven, runs)) return [];
   }
-  const last = inGit ? await lastDeployed(project, ledger, environment, outcomes) : undefined;
   const head = inGit ? await committed(project, ledger, environment, "HEAD") : undefined;
-  const { required } = policyFor(
-    (last ?? head)?.config.approval ?? present.approval,
-    change?.wayBack === "restore",
-  );
+  const policies = [last?.config, head?.config, present].filter((config) => config !== undefined);
+  const { required } = policies
+    .map(({ approval }) => policyFor(approval, change?.wayBack === "restore"))
+    .reduce(stricter);
   if (required === 0) return [];
   if (goesBack) {
     return [

@@ -5,6 +5,7 @@ import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
+import { PROTECTED_BRANCH } from "./ledger";
 import { hashProgram, type Program } from "./program-files";
 import { Refusal } from "./refusal";
 import {
@@ -38,7 +39,17 @@ export class Project {
         fix: "Change to it, or name it with --cwd",
       });
     }
-    return new Project(folder, parseProjectFile(text));
+    const file = parseProjectFile(text);
+    if (!/^[A-Za-z0-9][\w-]*(\.[\w-]+)*$/.test(file.name) || file.name.endsWith(".lock")) {
+      throw new Refusal({
+        where: "Pulumi.yaml",
+        property: "name",
+        value: file.name,
+        expected: "letters, digits, _, - and single full stops, as the name is part of git tags",
+        fix: "Give the project another name",
+      });
+    }
+    return new Project(folder, file);
   }
 
   get name(): string {
@@ -54,6 +65,11 @@ export class Project {
       names.map(async (name) => [name, (await this.config(name)).upstream] as const),
     );
     return orderPath(Object.fromEntries(upstreams));
+  }
+
+  /** The branch whose reviewed history decides what counts for an environment. */
+  protectedBranch(_environment: string): Promise<string> {
+    return Promise.resolve(PROTECTED_BRANCH);
   }
 
   /** The environments that are asked for, approved and deployed together with another. */

@@ -41,6 +41,35 @@ export function policyFor<Policy extends ApprovalPolicy>(
   };
 }
 
+/** The policy that is satisfied where two policies both are. */
+export function stricter<
+  Policy extends ApprovalPolicy & { readonly unattended?: Unattended | undefined },
+>(one: Policy, other: Policy): Policy {
+  const [mine, theirs] = [one.unattended, other.unattended];
+  const isAmong = (keys: readonly string[]) => (key: string) => keys.includes(key);
+  return {
+    ...other,
+    required: Math.max(one.required, other.required),
+    notOwnRequest: one.notOwnRequest || other.notOwnRequest,
+    from:
+      one.from === undefined || other.from === undefined
+        ? (one.from ?? other.from)
+        : one.from.filter((email) => includes(other.from ?? [], email)),
+    expiresAfter:
+      one.expiresAfter === undefined || other.expiresAfter === undefined
+        ? (one.expiresAfter ?? other.expiresAfter)
+        : Math.min(one.expiresAfter, other.expiresAfter),
+    signed: one.signed || other.signed,
+    because: one.because ?? other.because,
+    unattended: mine && theirs && { settings: mine.settings.filter(isAmong(theirs.settings)) },
+  };
+}
+
+/** The settings that may change without a word. */
+export interface Unattended {
+  readonly settings: readonly string[];
+}
+
 /** A person's word on a request. */
 export interface Word {
   readonly email: string;
@@ -61,11 +90,12 @@ export function countedApprovals(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  requestedAt: Date,
   now: Date,
 ): string[] {
   const people = words
     .filter(({ kind }) => kind === "approve")
-    .filter((word) => reasonAgainst(policy, requesters, word, now) === undefined)
+    .filter((word) => reasonAgainst(policy, requesters, word, requestedAt, now) === undefined)
     .map(({ email }) => email.toLowerCase());
   return [...new Set(people)];
 }
@@ -76,6 +106,7 @@ export function approvalProblems(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  requestedAt: Date,
   now: Date,
 ): Problem[] {
   // Whose a rejection is does not matter, nor whether it is signed: to stop is the safe side.
@@ -94,12 +125,12 @@ export function approvalProblems(
       },
     ];
   }
-  const counted = countedApprovals(policy, requesters, words, now);
+  const counted = countedApprovals(policy, requesters, words, requestedAt, now);
   const missing = policy.required - counted.length;
   if (missing <= 0) return [];
   const approved =
     counted.length === 0 ? "approved by nobody" : `approved by ${counted.join(", ")} only`;
-  const uncounted = uncountedApprovals(policy, requesters, words, now);
+  const uncounted = uncountedApprovals(policy, requesters, words, requestedAt, now);
   const { people, enough } = whoMay(policy, requesters);
   const because = policy.because === undefined ? "" : `, as ${policy.because}`;
   return [
@@ -136,13 +167,14 @@ function uncountedApprovals(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  requestedAt: Date,
   now: Date,
 ): string[] {
-  const counted = countedApprovals(policy, requesters, words, now);
+  const counted = countedApprovals(policy, requesters, words, requestedAt, now);
   const last = new Map<string, string>();
   for (const word of [...words].sort((a, b) => a.at.getTime() - b.at.getTime())) {
     const email = word.email.toLowerCase();
-    const reason = reasonAgainst(policy, requesters, word, now);
+    const reason = reasonAgainst(policy, requesters, word, requestedAt, now);
     if (word.kind !== "approve" || reason === undefined || counted.includes(email)) continue;
     last.set(email, `${email} (${reason})`);
   }
@@ -154,10 +186,14 @@ function reasonAgainst(
   { from, notOwnRequest, expiresAfter, signed }: ApprovalPolicy,
   requesters: readonly string[],
   { email, at, signature }: Word,
+  requestedAt: Date,
   now: Date,
 ): string | undefined {
   if (from !== undefined && !includes(from, email)) return "not in baton:approval.from";
   if (notOwnRequest && includes(requesters, email)) return "own request";
+  if (after(at, CLOCKS_DIFFER) < requestedAt) {
+    return `dated ${formatTime(at)}, before the request`;
+  }
   if (expiresAfter !== undefined && after(at, expiresAfter) <= now) {
     return `expired at ${formatTime(after(at, expiresAfter))}`;
   }

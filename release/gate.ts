@@ -7,7 +7,7 @@ import {
 } from "./approval";
 import type { Digest } from "./eligibility";
 import { activeFreezes, freeAt, freezeProblems, type FreezeWindow } from "./freeze";
-import type { Hold, Holds } from "./holds";
+import type { Hold, Holds, Stop } from "./holds";
 import type { Problem } from "./problem";
 import { after, CLOCKS_DIFFER, formatDuration, formatTime } from "./time";
 
@@ -62,11 +62,13 @@ export function approvalsTerm(
   policy: ApprovalPolicy,
   requesters: readonly string[],
   words: readonly Word[],
+  requestedAt: Date,
   now: Date,
 ): Term {
   const name = "approvals";
-  const counted = countedApprovals(policy, requesters, words, now);
-  const [problem] = approvalProblems(environment, policy, requesters, words, now);
+  const said = [policy, requesters, words, requestedAt, now] as const;
+  const counted = countedApprovals(...said);
+  const [problem] = approvalProblems(environment, ...said);
   if (problem === undefined) {
     const says = counted.length === 0 ? "nobody's word is needed" : `given by ${and(counted)}`;
     return passes(name, says);
@@ -213,7 +215,7 @@ export function holdTerm(environment: string, tag: string, digest: Digest, holds
  * Whether nobody has stopped the whole path.
  * @param stops those that nobody has taken back
  */
-export function lineTerm(stops: readonly Hold[]): Term {
+export function lineTerm(stops: readonly Stop[]): Term {
   const name = "line";
   if (stops.length === 0) return passes(name, "nobody has stopped it");
   const says = `stopped by ${and(stops.map(formatHold))}`;
@@ -222,8 +224,17 @@ export function lineTerm(stops: readonly Hold[]): Term {
     property: "the line",
     value: says,
     expected: "no stop",
-    fix: "Settle it and run `baton resume`; the way back is always open",
+    fix: `Settle it and run ${and(resumesOf(stops))}; the way back is always open`,
   });
+}
+
+/** The commands that take stops back. */
+export function resumesOf(stops: readonly Stop[]): string[] {
+  const isOf = (wanted: Stop["scope"]) => stops.some(({ scope }) => scope === wanted);
+  return [
+    ...(isOf("project") ? ["`baton resume`"] : []),
+    ...(isOf("repository") ? ["`baton resume --all`"] : []),
+  ];
 }
 
 /**

@@ -3,6 +3,8 @@ import type { Digest } from "./eligibility";
 /** What a person said of an image, or of the whole path. */
 export interface HoldEntry {
   readonly kind: "hold" | "unhold" | "stop" | "resume";
+  /** Whether a stop, or its end, is about one project or about all projects of the repository. */
+  readonly scope: "project" | "repository";
   /** Which image, of `hold` and `unhold`. */
   readonly digest?: Digest | undefined;
   /** The tag by which they named it. */
@@ -34,11 +36,16 @@ export interface Hold {
   readonly at: Date;
 }
 
+/** Why the whole path is not to move. */
+export interface Stop extends Hold {
+  readonly scope: HoldEntry["scope"];
+}
+
 /** What is held at present; each list the oldest first. */
 export interface Holds {
   readonly byDigest: ReadonlyMap<Digest, readonly Hold[]>;
-  /** Of the whole path. */
-  readonly stops: readonly Hold[];
+  /** Stops of the whole path. */
+  readonly stops: readonly Stop[];
 }
 
 /**
@@ -67,10 +74,13 @@ export function holdsOf(entries: readonly HoldEntry[], outcomes: readonly LeftRe
   });
   return {
     byDigest: new Map(byDigest.filter(([, active]) => active.length > 0)),
-    stops: standing(
-      entries.filter(({ kind }) => kind === "stop"),
-      entries.filter(({ kind }) => kind === "resume"),
-    ),
+    // `resume` of one project does not take back a stop of the whole repository.
+    stops: (["repository", "project"] as const).flatMap((scope) => {
+      const own = entries.filter((entry) => entry.scope === scope);
+      const resumes = own.filter(({ kind }) => kind === "resume");
+      const stops = own.filter(({ kind }) => kind === "stop");
+      return standing(stops, resumes).map((stop) => ({ ...stop, scope }));
+    }),
   };
 }
 

@@ -27,3 +27,6 @@ export function after(at: Date, seconds: number): Date {
 
 /** In seconds, by how much two people's clocks may differ. */
 export const CLOCKS_DIFFER = 300;
+
+/** In seconds, by how much an entry's time may differ from the date of its tag, or lie ahead. */
+export const STAMPS_DIFFER = 600;

@@ -5,8 +5,6 @@ import { settingsOf, type DeployedStack } from "./settings";
 
 export interface EnvironmentDeploymentsArgs {
   readonly config: DeploymentsConfig;
-  /** The Pulumi project of the environments. */
-  readonly project: string;
   readonly stack: DeployedStack;
 }
 
@@ -28,9 +26,9 @@ export class EnvironmentDeployments extends pulumi.ComponentResource {
     opts: pulumi.ComponentResourceOptions = {},
   ) {
     super("baton:pipelines:EnvironmentDeployments", name, args, opts);
-    const { config, project, stack } = args;
+    const { config, stack } = args;
     const { organization, slackWebhook } = config;
-    const { environment } = stack;
+    const { environment, project } = stack;
 
     // The typed `pulumiservice.DeploymentSettings` has no `deployTags` and no `tagFilters` (1.3.0);
     // this one passes the API's own body on. It may change its name before it is stable: then its

@@ -15,8 +15,8 @@ export = async () => {
     const { cluster } = await root.config(environment);
     const own = config.environments[environment];
     if (own === undefined) continue;
-    const stack = { environment, context: cluster.context, config: own };
-    new EnvironmentDeployments(environment, { config, project, stack });
+    const stack = { project, environment, context: cluster.context, config: own };
+    new EnvironmentDeployments(environment, { config, stack });
     trustPolicies[environment] = trustPolicyOf(
       { organization, project, stack: environment },
       own.roleArn,

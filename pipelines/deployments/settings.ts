@@ -3,6 +3,8 @@ import type { DeploymentsConfig, EnvironmentConfig } from "./config";
 
 /** A stack as Pulumi Deployments runs it. */
 export interface DeployedStack {
+  /** The Pulumi project of the environments. */
+  readonly project: string;
   readonly environment: string;
   /** The kubeconfig's context that its stack file names. */
   readonly context: string | undefined;
@@ -17,7 +19,7 @@ export function settingsOf(
   { repository, branch, directory, executorImage }: DeploymentsConfig,
   stack: DeployedStack,
 ) {
-  const { environment, config } = stack;
+  const { project, environment, config } = stack;
   return {
     executorContext: { executorImage: { reference: executorImage } },
     // For runs that no tag started: drift, and whoever starts one by hand.
@@ -33,7 +35,7 @@ export function settingsOf(
       // A push of the branch deploys nothing: a request is merged before people have approved it.
       deployCommits: false,
       deployTags: true,
-      tagFilters: [triggerFilter(environment)],
+      tagFilters: [triggerFilter(project, environment)],
       previewPullRequests: false,
       pullRequestTemplate: false,
     },

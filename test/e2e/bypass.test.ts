@@ -9,7 +9,8 @@ import { readFacts } from "../../cli/facts";
 import { gateOf } from "../../cli/gate";
 import { request, type RequestOptions } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
-import { Ledger, parseTrailers, type Request } from "../../ledger/ledger";
+import { parseTrailers } from "../../ledger/entries";
+import { Ledger, type Request } from "../../ledger/ledger";
 import { Project } from "../../ledger/project";
 import { problemsOf } from "../../release/gate";
 import { formatOperations } from "../../release/operations";
@@ -131,7 +132,7 @@ describe("around the approvals", () => {
     this.timeout(60_000);
     keys = new Keys("ann", "bob", "carol", "eve");
     scene = await ToolScene.open(STACKS);
-    ledger = new Ledger(scene.folder);
+    ledger = new Ledger(await Project.open(scene.folder));
     const steps = `echo '{"steps":'"$(cat steps-$stack 2>/dev/null || echo '[${JSON.stringify(ROUTINE)}]')"'}'`;
     scene.write(
       "bin/pulumi",
@@ -188,11 +189,12 @@ describe("around the approvals", () => {
     const said = { hash: plan.hash, parts: formatParts(plan.parts) };
     const operations = formatOperations([ROUTINE_OPERATION]);
     const file = project.stackFile(environment);
-    await ledger.ask(environment, file, target, said, { hotfix, operations, notes: "" });
+    const wish = { environment, file, target, plan: said, hotfix, operations };
+    await ledger.ask([wish], { notes: "" });
   };
   const say = async (person: string, environment: string) => {
     scene.as(person);
-    await new Ledger(scene.folder).say(await latest(environment), "approve");
+    await new Ledger(await Project.open(scene.folder)).say(await latest(environment), "approve");
     scene.as("ann");
   };
   const go = async (environment: string) =>
@@ -230,7 +232,7 @@ describe("around the approvals", () => {
   /** What a word on a request says. */
   const wordOn = ({ id, plan }: Request) => `x\n\nBaton-Id: ${id}\nBaton-Plan: ${plan}\n`;
   const folderOf = ({ environment, plan }: Request) =>
-    `approve/${environment}/${plan.slice(0, 12)}`;
+    `approve/baton/${environment}/${plan.slice(0, 12)}`;
 
   it("there is a way: what is asked for, approved and unchanged is deployed", async () => {
     approved();
@@ -338,7 +340,7 @@ describe("around the approvals", () => {
       scene.git(
         "tag",
         "--delete",
-        ...scene.tags("approve/qa").filter((tag) => tag.includes("bob")),
+        ...scene.tags("approve/baton/qa").filter((tag) => tag.includes("bob")),
       );
       assert.match(await gate("qa"), /not counting ann@example.com \(own request\)/);
       await say("bob", "qa");
@@ -373,7 +375,10 @@ describe("around the approvals", () => {
       await say("bob", "qa");
       assert.equal((await go("qa")).outcome, "done");
       scene.git("checkout", "--quiet", "side");
-      await assert.rejects(go("qa"), /the request is without what was deployed last \(outcome\/qa/);
+      await assert.rejects(
+        go("qa"),
+        /the request is without what was deployed last \(outcome\/baton\/qa/,
+      );
     });
   });
 
@@ -492,7 +497,7 @@ describe("around the approvals", () => {
     it("of one's own does not count, in whatever case one writes", async () => {
       await say("ann", "qa");
       assert.match(await gate("qa"), /not counting ann@example.com \(own request\)/);
-      scene.git("tag", "--delete", ...scene.tags("approve/qa"));
+      scene.git("tag", "--delete", ...scene.tags("approve/baton/qa"));
       await say("Ann", "qa");
       assert.match(await gate("qa"), /not counting ann@example.com \(own request\)/);
     });
@@ -503,11 +508,11 @@ describe("around the approvals", () => {
       point(`${folder}/bob-example-com`, made.commit);
       assert.match(await gate("qa"), /approved by nobody;/, "lightweight");
 
-      const name = "approve/qa/other/bob-example-com";
+      const name = "approve/baton/qa/other/bob-example-com";
       const bobs = forge(name, "bob@example.com", made.commit, wordOn(made));
       point(`${folder}/bob-example-com`, bobs);
       assert.match(await gate("qa"), /approved by nobody;/, "of another plan");
-      const rejection = `reject/qa/${made.plan.slice(0, 12)}/bob-example-com`;
+      const rejection = `reject/baton/qa/${made.plan.slice(0, 12)}/bob-example-com`;
       point(
         `${folder}/bob-example-com`,
         forge(rejection, "bob@example.com", made.commit, wordOn(made)),
@@ -578,7 +583,7 @@ describe("around the approvals", () => {
       await ask("qa");
       await assert.rejects(
         go("qa"),
-        /the request is without what was deployed last \(outcome\/qa\/.*git pull/,
+        /the request is without what was deployed last \(outcome\/baton\/qa\/.*git pull/,
       );
 
       deployed();
@@ -588,7 +593,7 @@ describe("around the approvals", () => {
       scene.write("Pulumi.qa.yaml", keep);
       await assert.rejects(
         askProperly("qa"),
-        /outcome\/qa\/.* is on a commit without Pulumi.qa.yaml in this/,
+        /outcome\/baton\/qa\/.* is on a commit without Pulumi.qa.yaml in this/,
       );
     });
   });
@@ -631,7 +636,9 @@ describe("around the approvals", () => {
     it("nor is anybody's word worth more by it", async () => {
       const waits = async (person: string, key: string, why: RegExp) => {
         signs(person, key);
-        await new Ledger(scene.folder).say(await latest("prod"), "approve", { signed: true });
+        await new Ledger(await Project.open(scene.folder)).say(await latest("prod"), "approve", {
+          signed: true,
+        });
         scene.as("ann");
         assert.match(await gate("prod"), why);
       };
@@ -685,7 +692,9 @@ describe("around the approvals", () => {
     beforeEach(() => base());
     const signed = async (person: string, key: string, format?: string) => {
       signs(person, key, format);
-      await new Ledger(scene.folder).say(await latest("prod"), "approve", { signed: true });
+      await new Ledger(await Project.open(scene.folder)).say(await latest("prod"), "approve", {
+        signed: true,
+      });
       scene.as("ann");
       return gate("prod");
     };
@@ -732,7 +741,7 @@ describe("around the approvals", () => {
 
     it("takes no word from one request to the next by a tag that passes for two", async () => {
       assert.equal(await signed("bob", "bob"), "");
-      const [bobs = ""] = scene.tags("approve/prod");
+      const [bobs = ""] = scene.tags("approve/baton/prod");
       edit("Pulumi.prod.yaml", "LIMIT: 10", "LIMIT: 11");
       await ask("prod");
       const made = await latest("prod");
@@ -785,7 +794,9 @@ describe("around the approvals", () => {
       signs("bob", "bob");
       process.env["GIT_COMMITTER_DATE"] = "2030-01-01T00:00:00Z";
       try {
-        await new Ledger(scene.folder).say(await latest("prod"), "approve", { signed: true });
+        await new Ledger(await Project.open(scene.folder)).say(await latest("prod"), "approve", {
+          signed: true,
+        });
       } finally {
         delete process.env["GIT_COMMITTER_DATE"];
       }
@@ -872,7 +883,7 @@ describe("around the approvals", () => {
 
   it("knows which request a word is on by what is in it, not by how its tag is called", async () => {
     approved();
-    const [ref = ""] = scene.tags("approve/qa");
+    const [ref = ""] = scene.tags("approve/baton/qa");
     const message = scene.git("tag", "--list", "--format=%(contents)", ref);
     assert.equal(parseTrailers(message)["Baton-Id"], (await latest("qa")).id);
   });

@@ -63,7 +63,10 @@ describe("a run that a tag has started (long)", () => {
   it("deploys what was approved, and is recorded", async () => {
     await scene.ends(0, "ann", ["request", "qa"]);
     assert.deepEqual(await started(), [""]);
-    assert.match(await scene.ends(0, "bob", ["approve", "qa"]), /has been started by deploy\/qa\//);
+    assert.match(
+      await scene.ends(0, "bob", ["approve", "qa"]),
+      /has been started by deploy\/baton\/qa\//,
+    );
     const { exitCode, all } = await run();
     assert.equal(exitCode, 0, all);
     assert.equal(await runs(), `dev-${good}`);

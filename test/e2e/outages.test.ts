@@ -141,7 +141,7 @@ describe("an outage", () => {
   });
 
   it("is also an entry that somebody has moved at the remote, which is named", async () => {
-    const [first = "", second = ""] = scene.tags("outcome/qa");
+    const [first = "", second = ""] = scene.tags("outcome/baton/qa");
     const object = scene.git("rev-parse", `refs/tags/${first}`);
     scene.git("--git-dir", remote, "update-ref", `refs/tags/${first}`, `refs/tags/${second}`);
     earn("dev-5");

@@ -55,7 +55,7 @@ describe("the tool, in qa", () => {
   };
   const outcomes = async (environment: string) => {
     const format = "--format=%(contents:subject)";
-    const list = await scene.git("tag", "--list", format, `outcome/${environment}/*`);
+    const list = await scene.git("tag", "--list", format, `outcome/baton/${environment}/*`);
     return list === "" ? [] : list.split("\n");
   };
   const bad = async (giver: string) => {

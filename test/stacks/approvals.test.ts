@@ -66,9 +66,9 @@ describe("a plain `pulumi up` where people have to approve", () => {
     const { hash, parts } = await project.plan("qa", await project.read("qa"));
     const target = { tag: "dev-45", digest: digest(), version: undefined };
     const said = { hash, parts: formatParts(parts) };
-    const ledger = new Ledger(folder);
-    const details = { hotfix: false, operations: [], notes: "" };
-    await ledger.ask("qa", "Pulumi.qa.yaml", target, said, details);
+    const ledger = new Ledger(project);
+    const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, plan: said };
+    await ledger.ask([{ ...wish, hotfix: false, operations: [] }], { notes: "" });
     git("config", "user.email", "bob@example.com");
     await ledger.say((await ledger.request("qa")) ?? assert.fail("no request"), "approve");
   };

@@ -106,10 +106,10 @@ while [ -f up-waits ]; do sleep 0.1; done
 rm $stack.pending
 while read -r key value || [ -n "$key" ]; do
   case $key in
-    baton:imageTag:) tag=$value ;;
-    baton:imageDigest:) digest=$value ;;
-    baton:version:) version=$value ;;
-    baton:rollbackOf:) rollbackOf=$value ;;
+    *:imageTag:) tag=$value ;;
+    *:imageDigest:) digest=$value ;;
+    *:version:) version=$value ;;
+    *:rollbackOf:) rollbackOf=$value ;;
   esac
 done < "$file"
 if [ -f up-fails ] && grep -qx $tag up-fails; then
@@ -161,12 +161,20 @@ export class ToolScene {
   now: Date | undefined;
   private readonly path = process.env["PATH"];
 
-  static async open(stackFiles: Readonly<Record<string, string>>): Promise<ToolScene> {
+  static async open(
+    stackFiles: Readonly<Record<string, string>>,
+    /** A project in a folder of its own name, below the repository's. */
+    project?: string,
+  ): Promise<ToolScene> {
     const registry = await RegistryServer.start();
     for (let number = 1; number <= LAST_BUILD; number += 1) {
       registry.pushImage(imageOf(String(number)), ...GIVERS.map((giver) => `${giver}-${number}`));
     }
-    const scene = new ToolScene(registry, mkdtempSync(join(tmpdir(), "baton-test-")));
+    const repository = mkdtempSync(join(tmpdir(), "baton-test-"));
+    const folder = project === undefined ? repository : join(repository, project);
+    const scene = new ToolScene(registry, folder, repository, project);
+    scene.git("init", "--quiet", "--initial-branch=main", repository);
+    scene.as("ann");
     scene.make(stackFiles);
     return scene;
   }
@@ -174,7 +182,19 @@ export class ToolScene {
   private constructor(
     readonly registry: RegistryServer,
     readonly folder: string,
-  ) {}
+    private readonly repository = folder,
+    readonly project = "baton",
+  ) {
+    mkdirSync(folder, { recursive: true });
+  }
+
+  /** Another project in the same repository. */
+  beside(project: string, stackFiles: Readonly<Record<string, string>>): ToolScene {
+    const folder = join(this.repository, project);
+    const other = new ToolScene(this.registry, folder, this.repository, project);
+    other.make(stackFiles);
+    return other;
+  }
 
   /** The same as it is now, in a folder of its own, for whoever runs the tool as a process. */
   copy(): ToolScene {
@@ -192,10 +212,10 @@ export class ToolScene {
     this.write(".gitignore", ".pulumi\nbin\n");
     this.write(
       "Pulumi.yaml",
-      `name: baton
+      `name: ${this.project}
 runtime: nodejs
 config:
-  baton:defaults:
+  ${this.project}:defaults:
     value:
       registry: { kind: oci, repository: ${registry.host}/podinfo, plainHttp: true }
 `,
@@ -203,15 +223,13 @@ config:
     this.write("index.ts", "export {};\n");
     this.write("package-lock.json", "{}\n");
     for (const [name, text] of Object.entries(stackFiles)) this.write(`Pulumi.${name}.yaml`, text);
-    this.git("init", "--quiet", "--initial-branch=main");
-    this.as("ann");
     this.git("add", ".");
     this.git("commit", "--quiet", "-m", "Begin");
   }
 
   async remove(): Promise<void> {
     process.env["PATH"] = this.path;
-    for (const folder of [this.folder, this.copies]) rmSync(folder, { recursive: true });
+    for (const folder of [this.repository, this.copies]) rmSync(folder, { recursive: true });
     await this.registry.stop();
   }
 
@@ -220,7 +238,7 @@ config:
    * back.
    */
   keep(...others: readonly string[]): () => void {
-    const kept = [this.folder, ...others].map((folder) => {
+    const kept = [this.repository, ...others].map((folder) => {
       const copy = join(this.copies, String(readdirSync(this.copies).length));
       cpSync(folder, copy, { recursive: true });
       return { folder, copy };
@@ -263,7 +281,7 @@ config:
     const user = `[user]\n\tname = ${person}\n\temail = ${person}@example.com\n`;
     const fetch = "\tfetch = +refs/heads/*:refs/remotes/origin/*\n";
     const origin = remote === undefined ? "" : `[remote "origin"]\n\turl = ${remote}\n${fetch}`;
-    this.write(".git/config", `${SETTINGS}${user}${origin}`);
+    writeFileSync(join(this.repository, ".git/config"), `${SETTINGS}${user}${origin}`);
   }
 
   git(...args: string[]): string {
@@ -319,7 +337,7 @@ config:
     return (parse(this.read(`Pulumi.${stack}.yaml`)) as { config: Tree }).config;
   }
 
-  /** The names of the tags of a kind, such as `approve/qa`. */
+  /** The names of the tags of a kind, such as `approve/baton/qa`. */
   tags(kind: string): string[] {
     const list = this.git("tag", "--list", `${kind}/*`);
     return list === "" ? [] : list.split("\n");
@@ -327,7 +345,7 @@ config:
 
   /** What the tags of an environment's outcomes say, the oldest first. */
   results(stack: string): string[] {
-    return this.tags(`outcome/${stack}`).map((tag) => {
+    return this.tags(`outcome/${this.project}/${stack}`).map((tag) => {
       const message = this.git("tag", "--list", "--format=%(contents)", tag);
       const field = (name: string) => new RegExp(`^Baton-${name}: (.*)$`, "m").exec(message)?.[1];
       return `${field("Result") ?? ""} ${field("Tag") ?? ""}`;

@@ -183,7 +183,7 @@ export function stateOf(scene: ToolScene, environment: string) {
 
 function outcomesOf(scene: ToolScene, environment: string): string[] {
   const fields = ["Result", "Tag", "Former", "Left", "Returning-To"];
-  return scene.tags(`outcome/${environment}`).map((tag) => {
+  return scene.tags(`outcome/baton/${environment}`).map((tag) => {
     const message = scene.git("tag", "--list", "--format=%(contents)", tag);
     const field = (name: string) =>
       new RegExp(`^Baton-${name}: (.*)$`, "m").exec(message)?.[1] ?? "–";

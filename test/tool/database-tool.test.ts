@@ -6,6 +6,7 @@ import { request } from "../../cli/request";
 import { restore } from "../../cli/restore";
 import { why } from "../../cli/why";
 import { Ledger } from "../../ledger/ledger";
+import { Project } from "../../ledger/project";
 import { unapproved } from "../../ledger/program-check";
 import { policyFor } from "../../release/approval";
 import { formatProblems } from "../../release/problem";
@@ -140,11 +141,14 @@ describe("what a release does to the database", () => {
   it("is asked of a plain `pulumi up`, too", async () => {
     await ask("dev-22");
     await say("bob");
-    const made = await new Ledger(scene.folder).request("qa");
-    const { config: project } = parse(scene.read("Pulumi.yaml")) as {
+    const made = await new Ledger(await Project.open(scene.folder)).request("qa");
+    const { config: projectConfig } = parse(scene.read("Pulumi.yaml")) as {
       config: { "baton:defaults": { value: unknown } };
     };
-    const config = { ...scene.config("qa"), "baton:defaults": project["baton:defaults"].value };
+    const config = {
+      ...scene.config("qa"),
+      "baton:defaults": projectConfig["baton:defaults"].value,
+    };
     const given = Object.fromEntries(
       Object.entries(config).map(([key, value]) => [
         key,
@@ -160,6 +164,7 @@ describe("what a release does to the database", () => {
           digest: made?.digest ?? "",
           change: schemaChange({ ...schema(6), ...recorded }, schema(7, kind)),
           now: new Date(),
+          running: async () => Promise.resolve(undefined),
         }),
       );
     assert.equal(await check("expand"), "");

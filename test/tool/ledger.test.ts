@@ -1,5 +1,7 @@
 import * as assert from "node:assert/strict";
-import { Ledger, parseTrailers, type Request } from "../../ledger/ledger";
+import { parseTrailers } from "../../ledger/entries";
+import { Ledger, type Request } from "../../ledger/ledger";
+import { Project } from "../../ledger/project";
 import { planOf, formatParts } from "../../release/plan";
 import { ToolScene } from "../support/tool";
 
@@ -21,14 +23,16 @@ describe("the ledger", () => {
   let ledger: Ledger;
   beforeEach(async () => {
     scene = await ToolScene.open({ qa: "config:\n  baton:upstream: dev\n" });
-    ledger = new Ledger(scene.folder);
+    ledger = new Ledger(await Project.open(scene.folder));
   });
   afterEach(async () => scene.remove());
 
   const requested = async (): Promise<Request> => {
     const hashes = { hash: plan.hash, parts: formatParts(plan.parts) };
-    const details = { hotfix: false, operations, notes: "Faster.\nBaton-Tag: dev-46" };
-    await ledger.ask("qa", "Pulumi.qa.yaml", target, hashes, details);
+    const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, plan: hashes };
+    await ledger.ask([{ ...wish, hotfix: false, operations }], {
+      notes: "Faster.\nBaton-Tag: dev-46",
+    });
     return (await ledger.request("qa")) ?? assert.fail("no request");
   };
 
@@ -47,6 +51,7 @@ describe("the ledger", () => {
         at: new Date(0),
         hotfix: false,
         operations,
+        former: undefined,
         follows: undefined,
         notes: "Faster.\n Baton-Tag: dev-46",
         plan: plan.hash,
@@ -72,7 +77,7 @@ describe("the ledger", () => {
     const request = await requested();
     scene.as("bob");
     const ref = await ledger.say(request, "approve");
-    assert.equal(ref, `approve/qa/${plan.hash.slice(0, 12)}/bob-example-com`);
+    assert.equal(ref, `approve/baton/qa/${plan.hash.slice(0, 12)}/bob-example-com`);
     assert.equal(await ledger.say(request, "approve"), ref);
     assert.equal(scene.git("rev-parse", `${ref}^{commit}`), request.commit);
     assert.deepEqual(
@@ -95,7 +100,7 @@ describe("the ledger", () => {
 
   it("hears no word in a tag without a person", async () => {
     const request = await requested();
-    scene.git("tag", `approve/qa/${plan.hash.slice(0, 12)}/eve`, request.commit);
+    scene.git("tag", `approve/baton/qa/${plan.hash.slice(0, 12)}/eve`, request.commit);
     assert.deepEqual(await ledger.words(request), []);
   });
 
@@ -131,7 +136,7 @@ describe("the ledger", () => {
       ledger.record({ ...outcome, result }, new Date(time));
     await record("deployed", "2026-11-21T09:20:00.000Z");
     const ref = await record("failed", "2026-11-21T10:00:00.000Z");
-    assert.equal(ref, "outcome/qa/20261121T100000.000Z");
+    assert.equal(ref, "outcome/baton/qa/20261121T100000.000Z");
     const outcomes = await ledger.outcomes("qa");
     assert.deepEqual(
       outcomes.map(({ result }) => result),
@@ -139,7 +144,7 @@ describe("the ledger", () => {
     );
     const at = new Date("2026-11-21T10:00:00.000Z");
     const who = "ann@example.com";
-    assert.deepEqual(outcomes[0], { ...outcome, result: "failed", ref, at, who });
+    assert.deepEqual(outcomes[0], { ...outcome, result: "failed", ref, at, taggedAt: at, who });
     assert.deepEqual(await ledger.outcomes("q"), []);
   });
 
@@ -154,7 +159,10 @@ describe("the ledger", () => {
     scene.git("config", "user.email", "");
     scene.git("config", "user.useConfigOnly", "true");
     await assert.rejects(ledger.person(), /git: user\.email is not set; expected your email/);
-    await assert.rejects(new Ledger("/").check(), /repository with at least one commit/);
+    await assert.rejects(
+      new Ledger({ folder: "/", name: "baton", stackFile: String }).check(),
+      /repository with at least one commit/,
+    );
   });
 
   it("reads the first trailer of a name", () => {

@@ -256,7 +256,7 @@ describe("baton pipeline", () => {
       assert.equal(scene.runs("prod")?.["version"], "v1.0.0");
       assert.match(
         execFileSync("git", ["tag"], { cwd: remote, encoding: "utf8" }),
-        /^outcome\/prod\//m,
+        /^outcome\/baton\/prod\//m,
       );
     });
   });

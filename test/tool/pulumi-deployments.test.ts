@@ -111,6 +111,7 @@ describe("where Pulumi Deployments deploys", () => {
           },
           digest: digestOf("dev-1"),
           now: new Date(),
+          running: async () => Promise.resolve(undefined),
         }),
     };
   };
@@ -126,7 +127,7 @@ describe("where Pulumi Deployments deploys", () => {
       const second = await say("carol");
       const [tag = "", ...others] = started();
       assert.deepEqual(others, []);
-      assert.match(tag, /^deploy\/qa\/\d{8}T\d{6}\.\d{3}Z$/);
+      assert.match(tag, /^deploy\/baton\/qa\/\d{8}T\d{6}\.\d{3}Z$/);
       assert.equal(second["started"], tag);
       assert.equal(second.outcome, "done");
       assert.equal(git(remote, "rev-parse", `${tag}^{commit}`), asked());
@@ -139,7 +140,7 @@ describe("where Pulumi Deployments deploys", () => {
       await say("carol");
       const pushes = readFileSync(join(remote, "pushes"), "utf8").trim().split("\n");
       assert.deepEqual(pushes.at(-1), `refs/tags/${started()[0] ?? ""}`);
-      assert.match(pushes.at(-2) ?? "", /^refs\/tags\/approve\/qa\/\w+\/carol-/);
+      assert.match(pushes.at(-2) ?? "", /^refs\/tags\/approve\/baton\/qa\/\w+\/carol-/);
     });
 
     it("starts nothing a second time", async () => {
@@ -221,9 +222,9 @@ describe("where Pulumi Deployments deploys", () => {
 
     it("ends before it begins where somebody started it without the words", async () => {
       asBegun();
-      scene.git("tag", "-a", "-m", "go", "deploy/qa/by-hand", asked());
-      scene.git("push", "--quiet", "origin", "deploy/qa/by-hand");
-      const run = runOf("deploy/qa/by-hand");
+      scene.git("tag", "-a", "-m", "go", "deploy/baton/qa/by-hand", asked());
+      scene.git("push", "--quiet", "origin", "deploy/baton/qa/by-hand");
+      const run = runOf("deploy/baton/qa/by-hand");
       const report = await run.check();
       assert.equal(report.outcome, "waiting");
       assert.match(run.printed.join("\n"), /expected the word of 2 people/);
@@ -340,11 +341,11 @@ describe("where Pulumi Deployments deploys", () => {
     it("says of a run that has not ended that it has not", async () => {
       asAskedAgain();
       const { started: tag, unrecorded } = await statusOf();
-      assert.match(tag ?? "", /^deploy\/qa\//);
+      assert.match(tag ?? "", /^deploy\/baton\/qa\//);
       assert.equal(unrecorded, undefined);
       assert.match(
         scene.printed.at(-1) ?? "",
-        /dev-2: deploy\/qa\/\S+ has\s+started a\s+run\s+that\s+is\s+not\s+recorded/,
+        /dev-2: deploy\/baton\/qa\/\S+ has\s+started a\s+run\s+that\s+is\s+not\s+recorded/,
       );
       hasRun("in-progress", {});
       assert.equal((await note()).outcome, "waiting");
@@ -410,7 +411,7 @@ describe("where Pulumi Deployments deploys", () => {
 
     it("records what nobody has approved as that", async () => {
       asAskedAgain();
-      for (const tag of scene.tags("approve/qa")) {
+      for (const tag of scene.tags("approve/baton/qa")) {
         if (scene.git("rev-parse", `${tag}^{commit}`) !== asked()) continue;
         scene.git("tag", "--delete", tag);
         scene.git("push", "--quiet", "origin", `:refs/tags/${tag}`);

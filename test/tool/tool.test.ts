@@ -69,7 +69,7 @@ describe("the tool", () => {
       const message = scene.git("log", "-1", "--format=%B");
       assert.match(
         message,
-        /^Request dev-1 for qa\n\nBaton-Request: qa\nBaton-Id: .*\nBaton-Tag: dev-1\n/,
+        /^Request dev-1 for qa\n\nBaton-Request: qa\nBaton-Project: baton\nBaton-Id: .*\nBaton-Tag: dev-1\n/,
       );
       assert.match(message, /\nBaton-Plan: [0-9a-f]{64}\n/);
       assert.match(scene.printed[0] ?? "", /^qa: nothing → dev-1\n[^]*update +1 kubernetes:apps/);
@@ -331,7 +331,7 @@ describe("the tool", () => {
       const [file, commit] = [scene.read("Pulumi.qa.yaml"), scene.git("rev-parse", "HEAD")];
       await back("qa");
       // As if the tool had been killed right after Pulumi was done.
-      for (const tag of scene.tags("outcome/qa").slice(2)) scene.git("tag", "--delete", tag);
+      for (const tag of scene.tags("outcome/baton/qa").slice(2)) scene.git("tag", "--delete", tag);
       scene.git("reset", "--hard", "--quiet", commit);
       assert.equal(scene.read("Pulumi.qa.yaml"), file);
       await back("qa");

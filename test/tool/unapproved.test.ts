@@ -3,7 +3,7 @@ import type { Context } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
 import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
-import { lastDeployed } from "../../ledger/gate";
+import { readFacts } from "../../cli/facts";
 import type { Announcement } from "../../release/announcement";
 import { digestOf, ToolScene } from "../support/tool";
 
@@ -89,8 +89,7 @@ describe("a deployment without approval", () => {
     scene.git("commit", "--quiet", "-am", "Another policy");
     breaksGlass("dev-1", "nobody was there");
     await request(await context(), "qa", {});
-    const { project, ledger } = await context();
-    const last = await lastDeployed(project, ledger, "qa", await ledger.outcomes("qa"));
+    const last = await (await readFacts(await context())).lastDeployed("qa");
     assert.deepEqual([last?.config.approval.required, last?.isNewest], [0, false]);
   });
 });

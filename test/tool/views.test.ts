@@ -5,15 +5,19 @@ import { differences, drift } from "../../cli/drift";
 import { history } from "../../cli/history";
 import { stop } from "../../cli/hold";
 import { request } from "../../cli/request";
+import { rollback } from "../../cli/rollback";
 import { status, type EnvironmentStatus } from "../../cli/status";
 import type { SaidTerm } from "../../cli/text";
 import { why } from "../../cli/why";
 import type { Context, Report } from "../../cli/context";
-import { stampOf } from "../../ledger/ledger";
+import { stampOf } from "../../ledger/entries";
 import { digestOf, ToolScene } from "../support/tool";
 
 const DEV = "config:\n  baton:imageTag: build-1\n";
-const QA = "config:\n  baton:upstream: dev\n";
+const QA = `config:
+  baton:upstream: dev
+  baton:approval: { hotfix: { upstream: dev, required: 0, expiresAfter: 4h } }
+`;
 const STAGE = `config:
   baton:upstream: qa
   baton:soak: 1d
@@ -194,22 +198,23 @@ describe("the commands that look", () => {
     before(async () => {
       scene.as("bob");
       await approve(await scene.context(), "stage");
-      await stop(await scene.context(), { reason: "look \u001b[31mhere" });
+      scene.hasDeployed("dev", "build-2", "dev-2");
+      await request(await scene.context(), "qa", { hotfix: true });
+      await deploy(await scene.context(), "qa", { yes: true });
+      await rollback(await scene.context(), "qa", {});
+      scene.hasDeployed("dev", "build-3", "dev-3");
+      await request(await scene.context(), "qa", {});
       const ledger = (await scene.context()).ledger;
-      const [first] = await ledger.outcomes("qa");
-      assert.ok(first);
-      const base = { ...first, tag: "dev-2", digest: digestOf("dev-2"), former: first };
+      const asked = await ledger.request("qa");
+      if (asked === undefined) assert.fail("no request");
+      const { environment, id, commit, tag, digest, plan, parts, former } = asked;
+      const base = { environment, request: id, commit, tag, digest, plan, parts, former };
       const at = Date.now();
-      const left = { tag: "dev-2", digest: digestOf("dev-2") };
-      const request = "another";
-      await ledger.record({ ...base, hotfix: true, result: "deployed", request }, new Date(at));
-      await ledger.record({ ...first, result: "rolled-back", left, request }, new Date(at + 1));
-      await ledger.record(
-        { ...base, result: "failed", returningTo: "dev-1", reason: "no image" },
-        new Date(at + 2),
-      );
-      await ledger.record({ ...base, result: "went-back" }, new Date(at + 3));
-      await ledger.record({ ...base, result: "failed", returningTo: "dev-1" }, new Date(at + 4));
+      const failed = { ...base, result: "failed", returningTo: "dev-1" } as const;
+      await ledger.record({ ...failed, reason: "no image" }, new Date(at));
+      await ledger.record({ ...base, result: "went-back" }, new Date(at));
+      await ledger.record(failed, new Date(at));
+      await stop(await scene.context(), { reason: "look \u001b[31mhere" });
     });
 
     it("status names what is stopped, unfinished and not reviewed", async () => {
@@ -222,7 +227,7 @@ describe("the commands that look", () => {
       );
       assert.match(text(), /✖ the path is stopped by bob@example.com since .* \(look \[31mhere\)/);
       assert.ok(!text().includes("\u001b"), "nothing that a terminal obeys");
-      assert.match(text(), /qa: dev-2 failed, and the way back to dev-1 is not finished/);
+      assert.match(text(), /qa: dev-3 failed, and the way back to dev-1 is not finished/);
       const ledger = (await scene.context()).ledger;
       const hotfix = (await ledger.outcomes("qa")).find(({ hotfix }) => hotfix);
       await ledger.sayNamed("review", "qa", [stampOf(hotfix?.at ?? new Date(0))]);
@@ -238,7 +243,7 @@ describe("the commands that look", () => {
       );
       assert.equal(report["total"], 6);
       assert.equal(new Date(entries[0]?.at ?? "").toISOString(), entries[0]?.at);
-      assert.match(text(), /dev-2 failed, went back to dev-1 by bob@example.com/);
+      assert.match(text(), /dev-3 failed, went back to dev-1 by bob@example.com/);
       assert.match(text(), /rolled back from dev-2 to dev-1 by/);
       assert.match(text(), /deployed dev-1 → dev-2, a hotfix, by bob@example.com; plan \w+/);
       assert.match(text(), /1 older one is not shown/);

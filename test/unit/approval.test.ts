@@ -28,7 +28,7 @@ const no = (email: string, more: Partial<Word> = {}) => yes(email, { kind: "reje
 function refusal(policy: Partial<ApprovalPolicy>, words: readonly Word[], later = 0): string {
   const whole = { required: 1, notOwnRequest: true, signed: false, ...policy };
   const now = new Date(NOON.getTime() + later * 1000);
-  return formatProblems(approvalProblems("prod", whole, [ANN], words, now));
+  return formatProblems(approvalProblems("prod", whole, [ANN], words, NOON, now));
 }
 
 describe("an approval", () => {
@@ -39,7 +39,7 @@ describe("an approval", () => {
   it("counts each person once", () => {
     const policy = { required: 2, notOwnRequest: true, signed: false };
     const words = [yes(BOB), yes(BOB.toUpperCase()), yes(EVE)];
-    assert.deepEqual(countedApprovals(policy, [ANN], words, NOON), [BOB, EVE]);
+    assert.deepEqual(countedApprovals(policy, [ANN], words, NOON, NOON), [BOB, EVE]);
     assert.match(refusal(policy, [yes(BOB), yes(BOB)]), /approved by bob@example.com only;/);
     assert.equal(refusal(policy, [yes(BOB), yes(EVE)]), "");
   });

@@ -275,11 +275,14 @@ describe("pipelines/deployments", () => {
 describe("the tags that start a run", () => {
   it("match the filter of their environment, whether `*` stands for a slash or not", () => {
     const asRegExp = (glob: string, star: string) => new RegExp(`^${glob.replaceAll("*", star)}$`);
-    const tag = triggerOf("prod", "20261121T101500.000Z");
+    const tag = triggerOf("shop", "prod", "20261121T101500.000Z");
     for (const star of ["[^/]*", ".*"]) {
-      assert.match(tag, asRegExp(triggerFilter("prod"), star));
-      assert.doesNotMatch(tag, asRegExp(triggerFilter("dev"), star));
-      assert.doesNotMatch("approve/prod/0123/bob", asRegExp(triggerFilter("prod"), star));
+      assert.match(tag, asRegExp(triggerFilter("shop", "prod"), star));
+      assert.doesNotMatch(tag, asRegExp(triggerFilter("shop", "dev"), star));
+      assert.doesNotMatch(
+        "approve/shop/prod/0123/bob",
+        asRegExp(triggerFilter("shop", "prod"), star),
+      );
     }
   });
 });

@@ -46,6 +46,7 @@ describe("the gate's term for approvals", () => {
         ...word,
       })),
       NOON,
+      NOON,
     );
 
   it("waits while words are missing", () => {
@@ -171,6 +172,7 @@ describe("the gate's term for sign-offs", () => {
 describe("the gate's terms for holds", () => {
   const entry = (more: Partial<HoldEntry>): HoldEntry => ({
     kind: "hold",
+    scope: "project",
     digest: DIGEST,
     tag: "qa-45",
     reason: "leaks memory",
@@ -219,7 +221,7 @@ describe("the gate's term for expiry", () => {
 describe("the gate", () => {
   it("lists the problems of all its terms, in their order", () => {
     const terms = [
-      lineTerm([{ reason: "audit", who: ANN, at: NOON }]),
+      lineTerm([{ scope: "project", reason: "audit", who: ANN, at: NOON }]),
       soakTerm("prod", "stage", undefined, undefined, NOON),
       soakTerm("prod", "stage", HOUR, undefined, NOON),
     ];

@@ -9,6 +9,7 @@ const B = digestOf("b");
 /** Of the image A by Ann, so many minutes after an hour. */
 const entry = (kind: HoldEntry["kind"], minute: number, more: Partial<HoldEntry> = {}) => ({
   kind,
+  scope: "project" as const,
   digest: A,
   tag: "qa-45",
   reason: "leaks memory",
@@ -78,9 +79,18 @@ describe("a hold", () => {
     assert.deepEqual(holdsOf([entry("stop", 1), entry("resume", 1)], []).stops.length, 1);
   });
 
+  it("of all projects is taken back for all projects only", () => {
+    const scopes = (...said: HoldEntry[]) => holdsOf(said, []).stops.map(({ scope }) => scope);
+    const all = { scope: "repository" } as const;
+    assert.deepEqual(scopes(entry("stop", 1, all), entry("resume", 2)), ["repository"]);
+    assert.deepEqual(scopes(entry("stop", 1), entry("resume", 2, all)), ["project"]);
+    assert.deepEqual(scopes(entry("stop", 1, all), entry("resume", 2, all)), []);
+  });
+
   const entries = fc.array(
     fc.record({
       kind: fc.constantFrom("hold", "unhold", "stop", "resume"),
+      scope: fc.constantFrom("project", "repository"),
       digest: fc.constantFrom(A, B),
       tag: fc.constantFrom("dev-45", "qa-45"),
       reason: fc.constantFrom("one", "two"),
@@ -134,7 +144,9 @@ describe("a hold", () => {
   it("is gone once somebody takes all of them back", () => {
     fc.assert(
       fc.property(entries, outcomes, (said, gone) => {
-        const end = [entry("unhold", 7), entry("unhold", 7, { digest: B }), entry("resume", 7)];
+        const unholds = [entry("unhold", 7), entry("unhold", 7, { digest: B })];
+        const resumes = [entry("resume", 7), entry("resume", 7, { scope: "repository" })];
+        const end = [...unholds, ...resumes];
         const { byDigest, stops } = holdsOf([...end, ...said], gone);
         assert.deepEqual([byDigest.size, stops.length], [0, 0]);
       }),
