@@ -14,8 +14,9 @@ export async function readFlow(project: Project): Promise<Flow> {
   const names = await project.path();
   const environments = await Promise.all(
     names.map(async (name) => {
-      const { upstream } = await project.config(name);
-      return [name, { takesBuilds: upstream === undefined }] as const;
+      const { upstream, approval } = await project.config(name);
+      const known = { takesBuilds: upstream === undefined, asksApproval: approval.required > 0 };
+      return [name, known] as const;
     }),
   );
   const refusal = (value: string, expected: string, fix: string) =>

@@ -195,17 +195,20 @@ command(
 
 command(
   "pipeline <ref>",
-  "do what the table says of a push: refs/heads/BRANCH or refs/tags/TAG",
+  "do what the table says of a push, refs/heads/BRANCH or refs/tags/TAG; or deploy the latest request of an environment",
   async (c, ref: string, options: { tag?: string; source?: string }) =>
     (await import("./pipeline")).pipeline(c, ref, options),
 )
   .option("--tag <tag>", "the build that was made of the push")
   .option("--source <folder>", "the application's repository, where it is another one");
 command(
-  "preview",
-  "what the stack files would change that differ from a commit's",
-  async (c, options: { base: string }) => (await import("./preview")).preview(c, options),
-).requiredOption("--base <commit>", "such as origin/main");
+  "preview [environment]",
+  "what the stack files would change that differ from a commit's, or one of another commit",
+  async (c, environment: string | undefined, options: { base?: string; of?: string }) =>
+    (await import("./preview")).preview(c, environment, options),
+)
+  .option("--base <commit>", "such as origin/main: every stack file that differs from it")
+  .option("--of <commit>", "the environment's stack file there, and nothing else of that commit");
 command(
   "publish <tag>",
   "push a build under its number, once",

@@ -5,13 +5,15 @@ import { Refusal } from "../ledger/refusal";
 import { openRegistry, type Registry } from "../registry/registry";
 import { hotfixFromOf } from "../release/eligibility";
 import {
-  approvedEnvironment,
+  matches,
   names,
   newestFirst,
   parseRef,
+  protectedBranch,
   rowFor,
   type Ref,
 } from "../release/flow";
+import { isEnvironmentName } from "../release/tags";
 import { REVISION } from "../registry/images";
 import { fetchOrRefuse, type Context, type Report } from "./context";
 import { deploy } from "./deploy";
@@ -28,9 +30,10 @@ export interface PipelineOptions {
 }
 
 /**
- * `baton pipeline REF`: does what the table says of a push to a branch or of a tag; an approval's
- * tag deploys what it approves. A job runs it where the branch is checked out, with all history and
- * tags, and may be gone a moment later: what others could not be told is a failure.
+ * `baton pipeline REF`: does what the table says of a push to a branch or of a tag. `baton pipeline
+ * ENV` deploys the latest request of an environment. A job runs it where the branch is checked out,
+ * with all history and tags, and may be gone a moment later: a result that could not be pushed is a
+ * failure.
  */
 export async function pipeline(
   context: Context,
@@ -38,25 +41,41 @@ export async function pipeline(
   options: PipelineOptions,
 ): Promise<Report> {
   const ref = parseRef(text);
-  if (ref === undefined) {
+  if (ref === undefined && !isEnvironmentName(text)) {
     throw new Refusal({
       where: "baton",
       property: "REF",
       value: text,
-      expected: "refs/heads/ and a branch, or refs/tags/ and a tag",
+      expected: "refs/heads/ and a branch, refs/tags/ and a tag, or an environment",
       fix: "Give the whole name, as git and pipelines know it",
     });
   }
-  const approved = approvedEnvironment(ref);
   const report =
-    approved === undefined
-      ? await byTable(context, ref, options)
-      : await deploy(context, approved, { yes: true });
+    ref === undefined ? await deployOnBranch(context, text) : await byTable(context, ref, options);
   const unpushed = await pushAgain(context);
   if (unpushed === undefined) return { ...report, ref: text };
   context.print(unpushed);
   const ended = report.outcome === "done" || report.outcome === "waiting";
   return { ...report, ref: text, ...(ended ? { outcome: "failed", problems: [unpushed] } : {}) };
+}
+
+/** Deploys an environment's latest request, where its protected branch is checked out. */
+async function deployOnBranch(context: Context, environment: string): Promise<Report> {
+  const { project, ledger } = context;
+  await project.read(environment);
+  await ledger.check();
+  const branch = protectedBranch(await readFlow(project), environment);
+  const present = await ledger.branch();
+  if (present === undefined || matches(branch, present) === undefined) {
+    throw new Refusal({
+      where: environment,
+      property: "the checkout",
+      value: present ?? "of a commit by itself",
+      expected: `${branch}, its protected branch`,
+      fix: `Start the job on that branch, or correct protected in ${FLOW_FILE}`,
+    });
+  }
+  return deploy(context, environment, { yes: true });
 }
 
 async function byTable(context: Context, ref: Ref, options: PipelineOptions): Promise<Report> {

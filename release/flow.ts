@@ -44,6 +44,8 @@ const Table = z.strictObject({
   application: z
     .string({ error: "a folder of the repository, or ." })
     .regex(/^(?!\/|.*(^|\/)\.\.(\/|$)).+$/, "a folder of the repository, or ."),
+  /** By environment: the branch whose pipelines get its credentials. Default: `main`. */
+  protected: z.record(z.string(), pattern, { error: "a map of environments" }).default({}),
   rows: z
     .array(z.union([BranchRow, TagRow]), { error: "a list of rows" })
     .min(1, "at least one row"),
@@ -52,14 +54,26 @@ const Table = z.strictObject({
 export type Flow = z.infer<typeof Table>;
 export type Row = Flow["rows"][number];
 
+/** An environment as far as the table depends on it. */
+export interface FlowEnvironment {
+  readonly takesBuilds: boolean;
+  /** Whether a deployment needs approvals. */
+  readonly asksApproval: boolean;
+}
+
+/** The branch, or the pattern of branches, whose pipelines get an environment's credentials. */
+export function protectedBranch(flow: Pick<Flow, "protected">, environment: string): string {
+  return flow.protected[environment] ?? "main";
+}
+
 /**
  * The table as it stands in a file.
- * @param environments those that exist, and whether they take builds
+ * @param environments those that exist
  */
 export function parseFlow(
   values: unknown,
   where: string,
-  environments: Readonly<Record<string, { readonly takesBuilds: boolean }>>,
+  environments: Readonly<Record<string, FlowEnvironment>>,
 ): { readonly ok: Flow } | { readonly problems: readonly Problem[] } {
   const problems: Problem[] = [];
   const add = (property: string, value: unknown, expected: string, fix = "Correct it") => {
@@ -84,6 +98,17 @@ export function parseFlow(
     explain(parsed.error.issues, []);
     return { problems };
   }
+  const names = Object.keys(environments).join(", ");
+  for (const [environment, name] of Object.entries(parsed.data.protected)) {
+    const property = `protected.${environment}`;
+    const known = environments[environment];
+    if (known === undefined) {
+      add(property, "no environment", `one of ${names}`, "Correct or remove it");
+    } else if (known.asksApproval && isPattern(name)) {
+      const fix = "Name one: the tag of an approval starts the deployment there";
+      add(property, name, "one branch, as baton:approval.required is more than 0", fix);
+    }
+  }
   for (const [index, row] of parsed.data.rows.entries()) {
     const property = `rows[${index}].promote`;
     const { promote } = row;
@@ -97,8 +122,17 @@ export function parseFlow(
     }
     const known = environments[promote];
     if (known === undefined) {
-      add(property, promote, `one of ${Object.keys(environments).join(", ")}`);
-    } else if (known.takesBuilds && !builds) {
+      add(property, promote, `one of ${names}`);
+      continue;
+    }
+    const from = "tag" in row ? row.on : row.branch;
+    const trusted = protectedBranch(parsed.data, promote);
+    if (from !== trusted) {
+      const key = `rows[${index}].${"tag" in row ? "on" : "branch"}`;
+      const fix = `Correct it, or protected.${promote}, whose pipelines get its credentials`;
+      add(key, from, `${trusted}, the protected branch of ${promote}`, fix);
+    }
+    if (known.takesBuilds && !builds) {
       const fix = "Set build, or promote to an environment that has an upstream";
       add(property, promote, "build: true beside it, as it takes builds", fix);
     } else if (!known.takesBuilds && builds) {
@@ -109,7 +143,12 @@ export function parseFlow(
   return problems.length > 0 ? { problems } : { ok: parsed.data };
 }
 
-/** What was pushed. */
+/** Whether a name stands for more than one branch. */
+function isPattern(name: string): boolean {
+  return /\*|\{version\}/.test(name);
+}
+
+/** A branch or tag that was pushed. */
 export interface Ref {
   readonly kind: "branch" | "tag";
   readonly name: string;
@@ -120,13 +159,6 @@ export function parseRef(text: string): Ref | undefined {
   const [, folder, name] = /^refs\/(heads|tags)\/(.+)$/.exec(text) ?? [];
   if (name === undefined) return undefined;
   return { kind: folder === "heads" ? "branch" : "tag", name };
-}
-
-/** The environment that an approval's tag is for; `undefined` for any other ref. */
-export function approvedEnvironment({ kind, name }: Ref): string | undefined {
-  const [folder, environment = "", ...rest] = name.split("/");
-  const isApproval = kind === "tag" && folder === "approve" && rest.length === 2;
-  return isApproval && isEnvironmentName(environment) ? environment : undefined;
 }
 
 /** The row that decides on a push, and the version that its name carries, as `v1.4.0`. */

@@ -14,6 +14,7 @@ const STACKS = {
   prod: "config:\n  baton:upstream: qa\n  baton:versioned: true\n  baton:approval: { required: 1 }\n",
 };
 const FLOW = `application: app
+protected: { dev: dev, qa: qa }
 rows:
   - { branch: dev, build: true, promote: dev }
   - { branch: feature/*, build: true }
@@ -243,15 +244,20 @@ describe("baton pipeline", () => {
       );
     });
 
-    it("is deployed by the tag of an approval, where the request is checked out", async () => {
+    it("is deployed once it is approved, where the protected branch is checked out", async () => {
       carried(6);
       checkout("main");
       tag("v1.0.0");
       await run("refs/tags/v1.0.0");
       scene.as("bob", remote);
       const { ref } = await approve(await scene.context(), "prod");
+      const branch = /the checkout is .*; expected main, its protected branch\. Start the job on/;
       scene.git("checkout", "--quiet", "--detach", `refs/tags/${String(ref)}^{commit}`);
-      const report = await run(`refs/tags/${String(ref)}`);
+      await assert.rejects(run("prod"), branch);
+      scene.git("checkout", "--quiet", "-b", "feature/x", "main");
+      await assert.rejects(run("prod"), branch);
+      checkout("main");
+      const report = await run("prod");
       assert.equal(report.outcome, "done", scene.printed.join("\n"));
       assert.equal(scene.runs("prod")?.["version"], "v1.0.0");
       assert.match(
@@ -267,7 +273,10 @@ describe("baton pipeline", () => {
         run("refs/heads/other"),
         /other: the branch is without a row in pipelines\/flow.yaml; expected branch dev, branch fe/,
       );
-      await assert.rejects(run("dev"), /REF is dev; expected refs\/heads\/ and a branch/);
+      await assert.rejects(
+        run("heads/dev"),
+        /REF is heads\/dev; expected refs\/heads\/ and a branch/,
+      );
     });
 
     it("a checkout that could not keep the request", async () => {
@@ -313,7 +322,7 @@ describe("baton preview", () => {
     scene.git("commit", "--quiet", "-am", file);
   };
   const run = async () => {
-    const report = await preview(await scene.context(), { base: "main" });
+    const report = await preview(await scene.context(), undefined, { base: "main" });
     return { ...report, environments: report["environments"] as readonly Previewed[] };
   };
 
@@ -349,8 +358,92 @@ describe("baton preview", () => {
     assert.ok(environments.every(({ problem }) => problem === "baton:quota is too small"));
   });
 
+  describe("of another commit", () => {
+    const of = async (environment: string, commit: string) => {
+      const report = await preview(await scene.context(), environment, { of: commit });
+      const [previewed] = report["environments"] as readonly Previewed[];
+      return { ...report, ...previewed };
+    };
+    const files = () => scene.calls("preview").length;
+    beforeEach(() => scene.git("checkout", "--quiet", "main"));
+    const onChange = (file: string, text: string) => {
+      scene.git("checkout", "--quiet", "change");
+      change(file, text);
+      scene.git("checkout", "--quiet", "main");
+    };
+
+    it("takes the environment's stack file, and no other file", async () => {
+      onChange("Pulumi.dev.yaml", STACKS.dev.replace("debug", "info"));
+      const alone = await of("dev", "change");
+      assert.equal(alone.card?.notes, "");
+      onChange("Pulumi.yaml", scene.read("Pulumi.yaml").replace("podinfo", "orders"));
+      onChange("package.json", '{ "scripts": { "preinstall": "touch ran" } }\n');
+      const { outcome, card } = await of("dev", "change");
+      assert.equal(outcome, "done");
+      assert.deepEqual(card?.settings, [
+        { path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" },
+      ]);
+      assert.match(card.notes, /^Other files that the commit changes are not part of this/);
+      assert.match(scene.calls("preview").at(-1) ?? "", /LEVEL: info/);
+      assert.equal(scene.git("status", "--short"), "");
+    });
+
+    it("shows what it would change on top of what the protected branch has by now", async () => {
+      const lines =
+        "config:\n  baton:upstream: dev\n  baton:soak: 1h\n  # as it was\n  # for long\n  baton:quota: { pods: 5 }\n";
+      change("Pulumi.qa.yaml", lines);
+      scene.git("branch", "--quiet", "--force", "change");
+      onChange("Pulumi.qa.yaml", lines.replace("pods: 5", "pods: 6"));
+      change("Pulumi.qa.yaml", lines.replace("1h", "2h"));
+      const { card } = await of("qa", "change");
+      assert.deepEqual(
+        card?.settings.map(({ path }) => path),
+        ["quota.pods"],
+      );
+      change("Pulumi.qa.yaml", lines.replace("pods: 5", "pods: 7"));
+      assert.match((await of("qa", "change")).problem ?? "", /is in conflict with the branch/);
+    });
+
+    const FOREIGN = {
+      "a provider's configuration": [
+        "kubernetes:kubeconfig",
+        (text: string) =>
+          `${text}  kubernetes:kubeconfig: "users: [{ user: { exec: { command: sh } } }]"\n`,
+      ],
+      "a key that is not the environment's": [
+        "secretsprovider",
+        (text: string) => `secretsprovider: hashivault://evil.example.com\n${text}`,
+      ],
+      "an environment that Pulumi imports": [
+        "environment",
+        (text: string) => `environment: [evil]\n${text}`,
+      ],
+    } as const;
+    for (const [what, [key, edit]] of Object.entries(FOREIGN)) {
+      it(`is refused with ${what}, before Pulumi is started`, async () => {
+        onChange("Pulumi.dev.yaml", edit(STACKS.dev));
+        const before = files();
+        const { outcome, problem = "" } = await of("dev", "change");
+        assert.equal(outcome, "refused");
+        assert.match(problem, new RegExp(`^dev: Pulumi.dev.yaml is different in ${key}; expected`));
+        assert.equal(files(), before);
+      });
+    }
+
+    it("is refused without the file, and for what is no commit", async () => {
+      scene.git("checkout", "--quiet", "change");
+      scene.git("rm", "--quiet", "Pulumi.dev.yaml");
+      scene.git("commit", "--quiet", "-m", "Remove dev");
+      scene.git("checkout", "--quiet", "main");
+      assert.match((await of("dev", "change")).problem ?? "", /Pulumi.dev.yaml is removed/);
+      await assert.rejects(of("dev", "--all"), /--of is --all; expected a commit/);
+      const neither = preview(await scene.context(), "dev", {});
+      await assert.rejects(neither, /preview is ambiguous; expected --base COMMIT, or ENV --of/);
+    });
+  });
+
   it("needs a base that it has a history with", async () => {
-    const asked = preview(await scene.context(), { base: "--all" });
+    const asked = preview(await scene.context(), undefined, { base: "--all" });
     await assert.rejects(asked, /--base is --all; expected a commit/);
   });
 });

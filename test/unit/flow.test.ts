@@ -1,33 +1,36 @@
 import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
 import {
-  approvedEnvironment,
   checkBuild,
   matches,
   names,
   newestFirst,
   parseFlow,
   parseRef,
+  protectedBranch,
   rowFor,
   type Flow,
 } from "../../release/flow";
 import { formatProblem } from "../../release/problem";
 
 const ENVIRONMENTS = {
-  dev: { takesBuilds: true },
-  qa: { takesBuilds: false },
-  prod: { takesBuilds: false },
+  dev: { takesBuilds: true, asksApproval: false },
+  qa: { takesBuilds: false, asksApproval: false },
+  stage: { takesBuilds: false, asksApproval: false },
+  prod: { takesBuilds: false, asksApproval: true },
 };
+const PROTECTED = { dev: "dev", qa: "qa", stage: "release/{version}" };
 const ROWS = [
   { branch: "dev", build: true, promote: "dev" },
   { branch: "feature/**", build: true },
   { branch: "qa", promote: "qa" },
-  { branch: "release/{version}", promote: "prod" },
+  { branch: "release/{version}", promote: "stage" },
   { tag: "v{version}", on: "main", promote: "prod", pullRequest: "dev" },
 ];
 
 function flowOf(rows: readonly unknown[], others: object = {}): Flow {
-  const parsed = parseFlow({ application: "app", rows, ...others }, "flow.yaml", ENVIRONMENTS);
+  const values = { application: "app", protected: PROTECTED, rows, ...others };
+  const parsed = parseFlow(values, "flow.yaml", ENVIRONMENTS);
   return "ok" in parsed ? parsed.ok : assert.fail(parsed.problems.map(formatProblem).join("\n"));
 }
 
@@ -73,10 +76,41 @@ describe("the table of pushes", () => {
 
   it("knows which environments there are, and which take builds", () => {
     const of = (row: object) => problemsOf({ application: "app", rows: [row] }).join();
-    assert.match(of({ branch: "x", promote: "perf" }), /is perf; expected one of dev, qa, prod/);
+    assert.match(
+      of({ branch: "x", promote: "perf" }),
+      /is perf; expected one of dev, qa, stage, prod/,
+    );
     assert.match(of({ branch: "x", promote: "dev" }), /is dev; expected build: true beside it/);
     assert.match(of({ branch: "x", build: true, promote: "qa" }), /expected no build beside it/);
     assert.match(of({ branch: "x" }), /without build and promote; expected one of them/);
+  });
+
+  it("names the protected branch of each environment, which is main where none is named", () => {
+    const flow = flowOf(ROWS);
+    const branches = Object.keys(ENVIRONMENTS).map((name) => protectedBranch(flow, name));
+    assert.deepEqual(branches, ["dev", "qa", "release/{version}", "main"]);
+  });
+
+  it("promotes from the protected branch only, and takes versions of its commits only", () => {
+    const of = (row: object, names: object = {}) =>
+      problemsOf({ application: "app", protected: names, rows: [row] });
+    assert.deepEqual(of({ branch: "qa", promote: "qa" }), [
+      "flow.yaml: rows[0].branch is qa; expected main, the protected branch of qa. Correct it, or protected.qa, whose pipelines get its credentials.",
+    ]);
+    assert.match(of({ tag: "v*", on: "dev", promote: "prod" }).join(), /rows\[0\]\.on is dev; exp/);
+    const everywhere = { branch: "**", build: true, promote: "dev" };
+    assert.match(of(everywhere).join(), /rows\[0\]\.branch is \*\*; expected main/);
+    assert.deepEqual(of(everywhere, { dev: "**" }), []);
+  });
+
+  it("protects environments that there are, and one branch where approvals are asked for", () => {
+    const of = (names: unknown) =>
+      problemsOf({ application: "app", protected: names, rows: [{ branch: "x", build: true }] });
+    assert.deepEqual(of({ perf: "main", prod: "release/*" }), [
+      "flow.yaml: protected.perf is no environment; expected one of dev, qa, stage, prod. Correct or remove it.",
+      "flow.yaml: protected.prod is release/*; expected one branch, as baton:approval.required is more than 0. Name one: the tag of an approval starts the deployment there.",
+    ]);
+    assert.match(of("main").join(), /protected is main; expected a map of environments/);
   });
 
   it("matches a pattern against the whole name, and takes nothing in it for an expression", () => {
@@ -102,18 +136,6 @@ describe("what a push names", () => {
     assert.deepEqual(parseRef("refs/tags/v1.0.0"), { kind: "tag", name: "v1.0.0" });
     for (const other of ["dev", "refs/heads/", "refs/remotes/origin/dev", "x refs/tags/v1"])
       assert.equal(parseRef(other), undefined);
-  });
-
-  it("is the environment of an approval", () => {
-    const of = (text: string) => approvedEnvironment(parseRef(text) ?? assert.fail(text));
-    assert.equal(of("refs/tags/approve/prod/0123456789ab/bob-example.com"), "prod");
-    for (const other of [
-      "heads/approve/prod/012/bob",
-      "tags/approve/prod/bob",
-      "tags/reject/prod/012/bob",
-      "tags/approve/Prod/012/bob",
-    ])
-      assert.equal(of(`refs/${other}`), undefined, other);
   });
 
   it("is of what contains it; a version's application is the same", () => {
