@@ -395,17 +395,12 @@ const scan = z.strictObject({
 
 const arn = z.string().regex(/^arn:aws[a-z-]*:/, "an ARN, such as arn:aws:s3:::example");
 const region = z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d$/, "a region of AWS, such as eu-central-1");
-/** Jobs, as GitHub's token names them after the repository. */
-const subjects = z
-  .array(
-    z
-      .string()
-      .regex(/^(ref|environment):\S+$|^pull_request$/, "a subject, such as ref:refs/heads/main"),
-    { error: "a list of subjects, such as ref:refs/heads/main" },
-  )
-  .min(1, "at least one subject, such as ref:refs/heads/main");
+/** A branch of the repository on GitHub; a tag or a pull request cannot be named. */
+const branch = z
+  .string()
+  .regex(/^(?!refs\/|\*)[^\s~^:?[\\{}$]+$/, "a branch, such as main or release/*");
 
-/** Who may do what in AWS. */
+/** Roles in AWS. */
 const roles = z.strictObject({
   github: z.strictObject({
     repository: z
@@ -414,18 +409,24 @@ const roles = z.strictObject({
     /** The account's OpenID Connect provider for GitHub, by its ARN; made unless given. */
     provider: arn.optional(),
   }),
-  /** Jobs that push images. */
-  build: z.strictObject({ subjects }),
-  /** Jobs that ask for releases, and preview them. */
-  promote: z.strictObject({ subjects }),
-  /** Jobs that deploy, by environment. */
+  /** Jobs that push images, by the branches that they run on. */
+  build: z.strictObject({
+    branches: z.array(branch, { error: "a list of branches" }).min(1, "at least one branch"),
+  }),
+  /** Jobs that deploy, and those that preview, by environment. */
   deploy: z
     .record(
       environment,
       z.strictObject({
-        /** The GitHub environment of that name unless given. */
-        subjects: subjects.optional(),
-        /** Where its images are: the repository's own unless given. */
+        /** The environment's protected branch. */
+        branch: branch.default("main"),
+        /** The environment that it takes releases from. */
+        upstream: environment.optional(),
+        /** The environments that are asked for and previewed together with it. */
+        followers: z.array(environment, { error: "a list of environments" }).default([]),
+        /** The key of the stack's secrets, by its ARN: no other environment has it. */
+        kmsKey: arn.optional(),
+        /** The region of the registry that it takes images from: the repository's own unless given. */
         region: region.optional(),
         /** The EKS cluster's ARN. */
         cluster: arn.optional(),
@@ -433,7 +434,7 @@ const roles = z.strictObject({
     )
     .default({}),
   /** Where Pulumi keeps its state, if that is S3. */
-  state: z.strictObject({ bucket: arn, kmsKey: arn.optional() }).optional(),
+  state: z.strictObject({ bucket: arn }).optional(),
   /** Names of the roles that clusters' nodes have, in this account. */
   pull: z.array(text).default([]),
 });

@@ -475,10 +475,25 @@ function awsProblems(where: string, { registry, owns, roles }: Config): Problem[
     }
   }
   const places = [home, ...regions];
-  for (const [environment, { region }] of Object.entries(roles?.deploy ?? {})) {
-    if (owns.includes("roles") && region !== undefined && !places.includes(region)) {
+  const deploy = owns.includes("roles") ? Object.entries(roles?.deploy ?? {}) : [];
+  for (const [environment, { region, upstream, followers, kmsKey }] of deploy) {
+    const key = `roles.deploy.${environment}`;
+    if (region !== undefined && !places.includes(region)) {
       const fix = "Correct it, or replicate the repository to it";
-      add(`roles.deploy.${environment}.region`, region, places.join(" or "), fix);
+      add(`${key}.region`, region, places.join(" or "), fix);
+    }
+    for (const other of followers) {
+      if (other !== environment && roles?.deploy[other] !== undefined) continue;
+      const expected = "another environment under baton:roles.deploy";
+      add(`${key}.followers`, other, expected, "Describe it there, or remove it here");
+    }
+    if (upstream === environment) {
+      add(`${key}.upstream`, upstream, "another environment", "Correct it, or remove it");
+    }
+    const twin = deploy.find(([name, each]) => name !== environment && each.kmsKey === kmsKey);
+    if (kmsKey !== undefined && twin !== undefined) {
+      const expected = `a key of its own, as it is that of ${twin[0]}, too`;
+      add(`${key}.kmsKey`, kmsKey, expected, "Make one for each environment");
     }
   }
   return problems;

@@ -4,11 +4,12 @@ import {
   buildPolicy,
   deployPolicy,
   githubTrust,
-  promotePolicy,
+  previewPolicy,
   pullPolicy,
   type EcrPlace,
   type PolicyDocument,
   type RolesConfig,
+  type TrustedJob,
 } from "./internal/iam";
 
 export interface AccessRolesArgs {
@@ -21,12 +22,12 @@ export interface AccessRolesArgs {
 }
 
 /**
- * Who may do what in AWS: roles that jobs of the GitHub repository assume by their tokens, to
- * build, to promote, and one to deploy for each environment; and the right of the clusters' nodes
- * to pull. Made once, in the stack that owns them.
+ * Roles in AWS that jobs of the GitHub repository assume by their tokens: one to build, and for each
+ * environment one to preview and one to deploy, on its protected branch alone; and the right of the
+ * clusters' nodes to pull. Made once, in the stack that owns them.
  */
 export class AccessRoles extends pulumi.ComponentResource {
-  /** ARNs by what the roles are for: `build`, `promote`, `deploy-prod` … */
+  /** ARNs by what the roles are for: `build`, `preview-prod`, `deploy-prod` … */
   readonly arns: Readonly<Record<string, pulumi.Output<string>>>;
 
   constructor(name: string, args: AccessRolesArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -46,7 +47,7 @@ export class AccessRoles extends pulumi.ComponentResource {
       ).arn;
 
     const arns: Record<string, pulumi.Output<string>> = {};
-    const create = (purpose: string, subjects: readonly string[], policy: PolicyDocument) => {
+    const create = (purpose: string, jobs: readonly TrustedJob[], policy: PolicyDocument) => {
       const { repository } = roles.github;
       const role = new aws.iam.Role(
         `${name}-${purpose}`,
@@ -54,7 +55,7 @@ export class AccessRoles extends pulumi.ComponentResource {
           name: `${image}-${purpose}`,
           assumeRolePolicy: pulumi
             .output(provider)
-            .apply((arn) => JSON.stringify(githubTrust(arn, repository, subjects))),
+            .apply((arn) => JSON.stringify(githubTrust(arn, repository, jobs))),
         },
         { parent: this },
       );
@@ -65,12 +66,16 @@ export class AccessRoles extends pulumi.ComponentResource {
       );
       arns[purpose] = role.arn;
     };
-    create("build", roles.build.subjects, buildPolicy(place));
-    create("promote", roles.promote.subjects, promotePolicy(place, roles));
-    for (const [environment, { subjects }] of Object.entries(roles.deploy)) {
-      const own = environment === owner;
-      const policy = deployPolicy(place, roles, environment, project, own);
-      create(`deploy-${environment}`, subjects ?? [`environment:${environment}`], policy);
+    create(
+      "build",
+      roles.build.branches.map((branch) => ({ branch })),
+      buildPolicy(place),
+    );
+    for (const [environment, { branch }] of Object.entries(roles.deploy)) {
+      const reads = previewPolicy(place, roles, environment, project);
+      create(`preview-${environment}`, [{ branch }], reads);
+      const writes = deployPolicy(place, roles, environment, project, environment === owner);
+      create(`deploy-${environment}`, [{ branch, environment }], writes);
     }
     for (const node of roles.pull) {
       new aws.iam.RolePolicy(

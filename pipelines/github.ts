@@ -4,20 +4,21 @@ import { readFlow } from "../cli/flow";
 import type { Previewed } from "../cli/preview";
 import { Project } from "../ledger/project";
 import { formatCard } from "../release/change-card";
+import { parseJson } from "../release/json";
 import { parseRef, rowFor } from "../release/flow";
 
 /*
  * What only GitHub can do, through its REST API (https://docs.github.com/rest), in a job:
  *
- *   comment FILE         the cards that `baton preview --json` printed, as one comment
+ *   comment ENV FILE     the card that `baton preview ENV --json` printed, as one comment
  *   pull-request REF     the one that pipelines/flow.yaml wants after a push
  *
  * It reads GITHUB_API_URL and GITHUB_REPOSITORY, which every job has, GITHUB_TOKEN, and for a
  * comment PULL_REQUEST, the number.
  */
 
-/** By which the comment is found again. */
-const MARK = "<!-- baton preview -->";
+/** By which an environment's comment is found again. */
+const markOf = (environment: string) => `<!-- baton preview ${environment} -->`;
 /** Of a comment, in characters; GitHub takes 65,536. */
 const LONGEST = 60_000;
 /** Of one request, in milliseconds. */
@@ -27,16 +28,17 @@ const Comments = z.array(z.object({ id: z.number(), body: z.string().nullish() }
 const PullRequests = z.array(z.object({ html_url: z.string() }));
 const Created = z.object({ html_url: z.string() });
 
-/** Makes the comment, or brings it up to date. */
-export async function comment(file: string): Promise<void> {
-  const { environments } = JSON.parse(await readFile(file, "utf8")) as {
+/** Makes an environment's comment, or brings it up to date. */
+export async function comment(environment: string, file: string): Promise<void> {
+  const { environments } = (parseJson(await readFile(file, "utf8")) ?? {}) as {
     environments?: readonly Previewed[];
   };
-  const body = bodyOf(environments);
+  const mark = markOf(environment);
+  const body = `${mark}\n${textOf(environment, environments?.[0])}`;
   const issue = `issues/${variable("PULL_REQUEST")}/comments`;
   for (let page = 1; ; page += 1) {
     const comments = Comments.parse(await ask("GET", `${issue}?per_page=100&page=${page}`));
-    const former = comments.find((one) => one.body?.startsWith(MARK));
+    const former = comments.find((one) => one.body?.startsWith(mark));
     if (former !== undefined) {
       await ask("PATCH", `issues/comments/${former.id}`, { body });
       console.log("The comment is up to date.");
@@ -79,19 +81,14 @@ export async function pullRequest(name: string): Promise<void> {
 }
 
 /** The comment's text. */
-function bodyOf(environments: readonly Previewed[] | undefined): string {
-  if (environments === undefined) return `${MARK}\nThe preview failed; the job's log says why.`;
-  if (environments.length === 0) return `${MARK}\nNo environment would change.`;
-  const texts = environments.map(({ environment, card, problem }) =>
-    fence(
-      card === undefined ? `${environment}: ${problem ?? "no preview"}` : formatCard(card, 100),
-    ),
-  );
-  const all = `${MARK}\nWhat this would change, if it were deployed now:\n\n${texts.join("\n\n")}`;
-  return all.length <= LONGEST ? all : `${MARK}\n${fence(texts.join("\n").slice(0, LONGEST))}`;
+function textOf(environment: string, previewed: Previewed | undefined): string {
+  if (previewed === undefined) return `${environment}: the preview failed; the job's log says why.`;
+  const { card, problem } = previewed;
+  const text = card === undefined ? (problem ?? "no preview") : formatCard(card, 100);
+  return `What this would change in ${environment}, if it were deployed now:\n\n${fence(text.slice(0, LONGEST))}`;
 }
 
-/** As it is: nothing in it can end the block, as the fence is longer than any in it. */
+/** A text as a block that nothing in it can end: the fence is longer than any in the text. */
 function fence(text: string): string {
   const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const mark = "`".repeat(longest + 1);
@@ -123,10 +120,11 @@ function variable(name: string): string {
   throw new Error(`github: ${name} is not set; expected it in every job. Set it.`);
 }
 
-async function main([command, argument]: readonly string[]): Promise<void> {
-  if (command === "comment" && argument !== undefined) await comment(argument);
+async function main([command, argument, file]: readonly string[]): Promise<void> {
+  if (command === "comment" && argument !== undefined && file !== undefined)
+    await comment(argument, file);
   else if (command === "pull-request" && argument !== undefined) await pullRequest(argument);
-  else throw new Error("github: expected comment FILE or pull-request REF.");
+  else throw new Error("github: expected comment ENV FILE or pull-request REF.");
 }
 
 if (require.main === module) {

@@ -1,5 +1,12 @@
 #!/bin/sh
-# Checks out what was deployed last in an environment; nothing where nothing was.
+# Takes the stack files from what was deployed last in an environment; none where nothing was. A tag
+# counts where it names a commit of the branch that is checked out: others may be of anybody's making.
 set -eu
-last=$(git for-each-ref --count=1 --sort=-refname --format='%(refname)' "refs/tags/outcome/$1/")
-if [ -n "$last" ]; then git checkout --quiet --detach "$last"; fi
+project=$(sed -n 's/^name: *//p' Pulumi.yaml)
+git for-each-ref --sort=-refname --format='%(refname)' "refs/tags/outcome/$project/$1/" |
+  while read -r tag; do
+    if git merge-base --is-ancestor "$tag^{commit}" HEAD; then
+      git checkout --quiet "$tag^{commit}" -- 'Pulumi.*.yaml'
+      break
+    fi
+  done

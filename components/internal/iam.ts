@@ -75,16 +75,34 @@ const PUSH = [
 const LOGIN = allow("LogIn", ["ecr:GetAuthorizationToken"], ["*"]);
 
 /**
+ * What GitHub's token says of a job, in its `sub`, with the keys `repo`, `ref` and `context` in this
+ * order: the branch comes first, as no branch has a colon in its name, and an environment may.
+ * https://docs.github.com/en/actions/reference/security/oidc#customizing-the-token-claims
+ * @param branch that the job runs on, `*` standing for any text
+ * @param environment of GitHub, that the job names
+ */
+function subjectOf(repository: string, branch: string, environment?: string): string {
+  const ref = `ref:refs/heads/${branch}`;
+  const context = environment === undefined ? ref : `environment:${environment}`;
+  return `repo:${repository}:${ref}:${context}`;
+}
+
+/** A job that may assume a role: the branch that it runs on, and GitHub's environment. */
+export interface TrustedJob {
+  readonly branch: string;
+  readonly environment?: string;
+}
+
+/**
  * Lets jobs of one GitHub repository assume a role
  * (https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws).
- * @param subjects what follows the repository in the token's `sub`, `*` standing for any text
  */
 export function githubTrust(
   provider: string,
   repository: string,
-  subjects: readonly string[],
+  jobs: readonly TrustedJob[],
 ): PolicyDocument {
-  const full = subjects.map((subject) => `repo:${repository}:${subject}`);
+  const full = jobs.map(({ branch, environment }) => subjectOf(repository, branch, environment));
   const exact = full.filter((subject) => !subject.includes("*"));
   const match = full.length === exact.length ? "StringEquals" : "StringLike";
   const aud = { [`${GITHUB}:aud`]: ["sts.amazonaws.com"] };
@@ -106,36 +124,64 @@ export function buildPolicy(place: EcrPlace): PolicyDocument {
   return document(LOGIN, allow("Push", PUSH, [repositoryArn(place, place.regions[0] ?? "")]));
 }
 
-/** Reads images and state, and writes neither: previews and requests. */
-export function promotePolicy(place: EcrPlace, { state }: RolesConfig): PolicyDocument {
-  const images = place.regions.map((region) => repositoryArn(place, region));
-  return document(
-    allow("ReadImages", READ, images),
-    ...(state === undefined ? [] : [...readState(state), ...decrypt(state)]),
-  );
+/** Reads one environment's images, state and secrets, and writes nothing: previews and drift. */
+export function previewPolicy(
+  place: EcrPlace,
+  roles: RolesConfig,
+  environment: string,
+  project: string,
+): PolicyDocument {
+  return document(...read(place, roles, environment, project));
 }
 
 /** One environment's deployments: its tags, its state, its cluster. */
 export function deployPolicy(
   place: EcrPlace,
-  { state, deploy }: RolesConfig,
+  roles: RolesConfig,
   environment: string,
   project: string,
   isOwner: boolean,
 ): PolicyDocument {
-  const [home = ""] = place.regions;
-  const { region = home, cluster } = deploy[environment] ?? {};
+  const { state } = roles;
   return document(
-    allow("ReadImages", READ, [repositoryArn(place, region)]),
+    ...read(place, roles, environment, project),
     // Its earned tag; IAM knows no tags, so it may write any.
-    allow("Tag", ["ecr:PutImage"], [repositoryArn(place, region)]),
+    allow("Tag", ["ecr:PutImage"], [imagesOf(place, roles, environment)]),
     // What it has made for all environments; only an administrator may change that.
     ...(isOwner ? [OWN] : []),
-    ...(state === undefined
-      ? []
-      : [...readState(state), writeState(state, project, environment), ...decrypt(state)]),
-    ...(cluster === undefined ? [] : [allow("FindCluster", ["eks:DescribeCluster"], [cluster])]),
+    ...(state === undefined ? [] : [writeState(state, project, environment)]),
   );
+}
+
+/**
+ * What a preview of an environment reads, and of those that follow it, as they are asked for together.
+ * Of its upstream it reads the state, which says what was earned there, and cannot decrypt it.
+ */
+function read(
+  place: EcrPlace,
+  roles: RolesConfig,
+  environment: string,
+  project: string,
+): Statement[] {
+  const { state, deploy } = roles;
+  const { upstream, followers = [] } = deploy[environment] ?? {};
+  const previewed = [environment, ...followers];
+  const valuesOf = (key: "kmsKey" | "cluster") =>
+    previewed.flatMap((name) => deploy[name]?.[key] ?? []);
+  const images = [...new Set(previewed.map((name) => imagesOf(place, roles, name)))];
+  const [keys, clusters] = [valuesOf("kmsKey"), valuesOf("cluster")];
+  return [
+    allow("ReadImages", READ, images),
+    ...(state === undefined ? [] : readState(state, project, previewed, upstream)),
+    ...(keys.length === 0 ? [] : [allow("ReadSecrets", ["kms:Decrypt"], keys)]),
+    ...(clusters.length === 0 ? [] : [allow("FindCluster", ["eks:DescribeCluster"], clusters)]),
+  ];
+}
+
+/** The repository that an environment takes its images from. */
+function imagesOf(place: EcrPlace, { deploy }: RolesConfig, environment: string): string {
+  const [home = ""] = place.regions;
+  return repositoryArn(place, deploy[environment]?.region ?? home);
 }
 
 /** None of these has a resource to be limited to but the registry as a whole. */
@@ -159,31 +205,48 @@ export function pullFromAccounts(region: string, accounts: readonly string[]): P
 
 type State = NonNullable<RolesConfig["state"]>;
 
-/** All stacks: an environment asks its upstream's for what it has earned. */
-function readState({ bucket }: State): Statement[] {
+/** Stacks' files, and of the upstream's the state alone. */
+function readState(
+  { bucket }: State,
+  project: string,
+  stacks: readonly string[],
+  upstream: string | undefined,
+): Statement[] {
+  const files = [
+    "meta.yaml",
+    ...stacks.flatMap((stack) => filesOf(project, stack)),
+    ...(upstream === undefined ? [] : [stateFile(project, upstream)]),
+  ];
   return [
     allow("ListState", ["s3:ListBucket"], [bucket]),
-    allow("ReadState", ["s3:GetObject"], [`${bucket}/.pulumi/*`]),
+    allow(
+      "ReadState",
+      ["s3:GetObject"],
+      files.map((file) => `${bucket}/.pulumi/${file}`),
+    ),
   ];
+}
+
+function writeState({ bucket }: State, project: string, stack: string): Statement {
+  return allow(
+    "WriteState",
+    ["s3:DeleteObject", "s3:PutObject"],
+    filesOf(project, stack).map((file) => `${bucket}/.pulumi/${file}`),
+  );
 }
 
 /**
  * One stack's files, as Pulumi's backend for object stores lays them out
  * (https://github.com/pulumi/pulumi/blob/master/pkg/backend/diy/store.go).
  */
-function writeState({ bucket }: State, project: string, stack: string): Statement {
-  const files = [
-    `stacks/${project}/${stack}.json*`,
+function filesOf(project: string, stack: string): string[] {
+  return [
+    stateFile(project, stack),
     ...["history", "backups"].map((folder) => `${folder}/${project}/${stack}/*`),
     `locks/organization/${project}/${stack}/*`,
   ];
-  return allow(
-    "WriteState",
-    ["s3:DeleteObject", "s3:PutObject"],
-    files.map((file) => `${bucket}/.pulumi/${file}`),
-  );
 }
 
-function decrypt({ kmsKey }: State): Statement[] {
-  return kmsKey === undefined ? [] : [allow("ReadSecrets", ["kms:Decrypt"], [kmsKey])];
+function stateFile(project: string, stack: string): string {
+  return `stacks/${project}/${stack}.json*`;
 }

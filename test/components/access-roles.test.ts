@@ -4,7 +4,7 @@ import type { PolicyDocument } from "../../components/internal/iam";
 import { register, type Registered } from "../support/program";
 
 const BUCKET = "arn:aws:s3:::example-state";
-const KEY = "arn:aws:kms:eu-west-1:123456789012:key/state";
+const keyOf = (name: string) => `arn:aws:kms:eu-west-1:123456789012:key/${name}`;
 const CLUSTER = "arn:aws:eks:eu-central-1:123456789012:cluster/dr";
 const HOME = "arn:aws:ecr:eu-west-1:123456789012:repository/team/podinfo";
 const FAR = "arn:aws:ecr:eu-central-1:123456789012:repository/team/podinfo";
@@ -12,10 +12,21 @@ const FAR = "arn:aws:ecr:eu-central-1:123456789012:repository/team/podinfo";
 const ARGS: AccessRolesArgs = {
   roles: {
     github: { repository: "example/podinfo" },
-    build: { subjects: ["ref:refs/heads/dev", "ref:refs/heads/feature/*"] },
-    promote: { subjects: ["ref:refs/heads/main"] },
-    deploy: { dev: {}, prod: {}, dr: { region: "eu-central-1", cluster: CLUSTER } },
-    state: { bucket: BUCKET, kmsKey: KEY },
+    build: { branches: ["dev", "feature/*"] },
+    deploy: {
+      dev: { branch: "dev", followers: [], kmsKey: keyOf("dev") },
+      stage: { branch: "release/*", upstream: "dev", followers: [] },
+      prod: { branch: "main", upstream: "stage", followers: ["dr"], kmsKey: keyOf("prod") },
+      dr: {
+        branch: "main",
+        upstream: "prod",
+        followers: [],
+        kmsKey: keyOf("dr"),
+        region: "eu-central-1",
+        cluster: CLUSTER,
+      },
+    },
+    state: { bucket: BUCKET },
     pull: ["prod-nodes"],
   },
   place: { account: "123456789012", name: "team/podinfo", regions: ["eu-west-1", "eu-central-1"] },
@@ -56,7 +67,7 @@ describe("AccessRoles", () => {
     const { trust } = await make({
       github: { repository: "example/podinfo", provider: "arn:aws:iam::123456789012:oidc" },
     });
-    const [statement, ...others] = trust("promote");
+    const [statement, ...others] = trust("preview-prod");
     assert.deepEqual(others, []);
     assert.deepEqual(statement, {
       Sid: "GitHub",
@@ -66,33 +77,35 @@ describe("AccessRoles", () => {
       Condition: {
         StringEquals: {
           "token.actions.githubusercontent.com:aud": ["sts.amazonaws.com"],
-          "token.actions.githubusercontent.com:sub": ["repo:example/podinfo:ref:refs/heads/main"],
+          "token.actions.githubusercontent.com:sub": [
+            "repo:example/podinfo:ref:refs/heads/main:ref:refs/heads/main",
+          ],
         },
       },
     });
   });
 
-  it("matches subjects by a pattern only where one is given, and never the audience", async () => {
+  it("matches branches by a pattern only where one is given, and never the audience", async () => {
     const { trust } = await make();
     assert.deepEqual(trust("build")[0]?.Condition, {
       StringEquals: { "token.actions.githubusercontent.com:aud": ["sts.amazonaws.com"] },
       StringLike: {
         "token.actions.githubusercontent.com:sub": [
-          "repo:example/podinfo:ref:refs/heads/dev",
-          "repo:example/podinfo:ref:refs/heads/feature/*",
+          "repo:example/podinfo:ref:refs/heads/dev:ref:refs/heads/dev",
+          "repo:example/podinfo:ref:refs/heads/feature/*:ref:refs/heads/feature/*",
         ],
       },
     });
   });
 
-  it("lets each environment be deployed from the GitHub environment of its name", async () => {
+  it("lets each environment be deployed from its protected branch, by jobs that name it", async () => {
     const { trust } = await make();
-    for (const name of ["dev", "prod", "dr"]) {
+    const subjects = { dev: "dev", stage: "release/*", prod: "main", dr: "main" };
+    for (const [name, branch] of Object.entries(subjects)) {
+      const match = branch.includes("*") ? "StringLike" : "StringEquals";
       assert.deepEqual(
-        trust(`deploy-${name}`)[0]?.Condition?.["StringEquals"]?.[
-          "token.actions.githubusercontent.com:sub"
-        ],
-        [`repo:example/podinfo:environment:${name}`],
+        trust(`deploy-${name}`)[0]?.Condition?.[match]?.["token.actions.githubusercontent.com:sub"],
+        [`repo:example/podinfo:ref:refs/heads/${branch}:environment:${name}`],
       );
     }
   });
@@ -116,35 +129,55 @@ describe("AccessRoles", () => {
     });
   });
 
-  it("lets promotions read, and write nothing", async () => {
-    assert.deepEqual((await make()).policy("promote"), {
-      ReadImages: { Action: READ, Resource: [HOME, FAR] },
+  const filesOf = (stack: string) => [
+    `${BUCKET}/.pulumi/stacks/baton/${stack}.json*`,
+    `${BUCKET}/.pulumi/history/baton/${stack}/*`,
+    `${BUCKET}/.pulumi/backups/baton/${stack}/*`,
+    `${BUCKET}/.pulumi/locks/organization/baton/${stack}/*`,
+  ];
+
+  it("lets previews read one environment, its upstream's state undecrypted, and write nothing", async () => {
+    const { policy } = await make();
+    assert.deepEqual(policy("preview-dr"), {
+      ReadImages: { Action: READ, Resource: [FAR] },
       ListState: { Action: ["s3:ListBucket"], Resource: [BUCKET] },
-      ReadState: { Action: ["s3:GetObject"], Resource: [`${BUCKET}/.pulumi/*`] },
-      ReadSecrets: { Action: ["kms:Decrypt"], Resource: [KEY] },
+      ReadState: {
+        Action: ["s3:GetObject"],
+        Resource: [
+          `${BUCKET}/.pulumi/meta.yaml`,
+          ...filesOf("dr"),
+          `${BUCKET}/.pulumi/stacks/baton/prod.json*`,
+        ],
+      },
+      ReadSecrets: { Action: ["kms:Decrypt"], Resource: [keyOf("dr")] },
+      FindCluster: { Action: ["eks:DescribeCluster"], Resource: [CLUSTER] },
     });
+    assert.equal(policy("preview-stage")["ReadSecrets"], undefined);
+  });
+
+  it("lets them read what follows the environment, as both are asked for together", async () => {
+    const { policy } = await make();
+    const prod = policy("preview-prod");
+    assert.deepEqual(prod["ReadImages"]?.Resource, [HOME, FAR]);
+    assert.deepEqual(prod["ReadState"]?.Resource, [
+      `${BUCKET}/.pulumi/meta.yaml`,
+      ...filesOf("prod"),
+      ...filesOf("dr"),
+      `${BUCKET}/.pulumi/stacks/baton/stage.json*`,
+    ]);
+    assert.deepEqual(prod["ReadSecrets"]?.Resource, [keyOf("prod"), keyOf("dr")]);
+    assert.deepEqual(prod["FindCluster"]?.Resource, [CLUSTER]);
   });
 
   it("lets a deployment tag, in its own region, and write its own stack's state", async () => {
     const { policy } = await make();
     assert.deepEqual(policy("deploy-dr"), {
-      ReadImages: { Action: READ, Resource: [FAR] },
+      ...policy("preview-dr"),
       Tag: { Action: ["ecr:PutImage"], Resource: [FAR] },
-      ListState: { Action: ["s3:ListBucket"], Resource: [BUCKET] },
-      ReadState: { Action: ["s3:GetObject"], Resource: [`${BUCKET}/.pulumi/*`] },
-      WriteState: {
-        Action: ["s3:DeleteObject", "s3:PutObject"],
-        Resource: [
-          `${BUCKET}/.pulumi/stacks/baton/dr.json*`,
-          `${BUCKET}/.pulumi/history/baton/dr/*`,
-          `${BUCKET}/.pulumi/backups/baton/dr/*`,
-          `${BUCKET}/.pulumi/locks/organization/baton/dr/*`,
-        ],
-      },
-      ReadSecrets: { Action: ["kms:Decrypt"], Resource: [KEY] },
-      FindCluster: { Action: ["eks:DescribeCluster"], Resource: [CLUSTER] },
+      WriteState: { Action: ["s3:DeleteObject", "s3:PutObject"], Resource: filesOf("dr") },
     });
     assert.deepEqual(policy("deploy-prod")["Tag"]?.Resource, [HOME]);
+    assert.deepEqual(policy("deploy-prod")["WriteState"]?.Resource, filesOf("prod"));
     assert.equal(policy("deploy-prod")["ReadSettings"], undefined);
     assert.deepEqual(policy("deploy-dev")["ReadSettings"], {
       Action: [
@@ -177,7 +210,7 @@ describe("AccessRoles", () => {
     const documents = resources.flatMap(({ inputs }) =>
       typeof inputs["policy"] === "string" ? [JSON.parse(inputs["policy"]) as PolicyDocument] : [],
     );
-    assert.equal(documents.length, 6);
+    assert.equal(documents.length, 10);
     const statements = documents.flatMap(({ Statement }) => Statement);
     for (const { Action, Resource = [] } of statements) {
       for (const action of Action) {

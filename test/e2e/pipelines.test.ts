@@ -11,7 +11,7 @@ import { Project } from "../../sandbox/engine";
 import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushTests, targetsOf } from "../../sandbox/images";
 import { as } from "../support/person";
-import { Runner, type Ended } from "../support/runner";
+import { GH, Runner, type Ended } from "../support/runner";
 import { onSandbox, PATIENCE, startSandbox } from "./scene";
 
 const PREFIX = "baton-pipelines-";
@@ -27,6 +27,8 @@ const COMMANDS: Readonly<Record<string, string>> = {
   docker: `exec node -r ts-node/register ${ROOT}/test/support/docker.ts "$@"`,
   // Trivy is published as a binary only: the report of an image without findings.
   trivy: `exec node ${FOLDER}/trivy.js "$@"`,
+  // GitHub starts a job on a branch.
+  gh: GH,
   // What npm installs is there already; and what \`.ci/run\` has checked before is not checked again.
   npm: `case "$*" in
   "ci") ln -sfn ${ROOT}/node_modules node_modules ;;
@@ -52,8 +54,15 @@ const report = {
 if (command === "image") writeFileSync(args[args.indexOf("--output") + 1], JSON.stringify(report));
 `;
 
-/** The jobs that an approval's tag starts. */
-const DEPLOY = ["deploy environment", "deploy deploy in prod"];
+/** The jobs that an approval's tag starts: one without rights, and one on the protected branch. */
+const DEPLOY = ["dispatch deploy", "deploy deploy in prod"];
+/** The jobs that a pull request starts which changes what prod is given. */
+const PREVIEW = [
+  ...["dispatch preview", "dispatch preview", "dispatch preview", "dispatch preview"],
+  ...["preview preview", "dispatch preview"],
+];
+/** The jobs that a version's tag starts. */
+const REQUEST = ["dispatch release", "release request in prod"];
 
 (onSandbox ? describe : describe.skip)("the pipelines, from a push to prod and dr", () => {
   let project: Project;
@@ -238,13 +247,15 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     );
     return log;
   };
+  /** The log of jobs of which the last one failed. */
   const failed = (ended: readonly Ended[]): string => {
+    const log = ended.map((one) => one.log).join("\n");
     assert.deepEqual(
       ended.map((one) => one.succeeded),
-      [false],
-      ended.map((one) => one.log).join("\n"),
+      ended.map((_, index) => index < ended.length - 1),
+      log,
     );
-    return ended[0]?.log ?? "";
+    return log;
   };
 
   const releaseOf = async (environment: string) =>
@@ -340,7 +351,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     await git("merge", "--quiet", "--no-ff", "-m", "Release 1.0.1", "origin/release/1.0.1");
     assert.deepEqual(await push(git, "main"), []);
     await git("tag", "-a", "-m", "1.0.1", "v1.0.1");
-    const log = succeeded(await push(git, "v1.0.1"), "release request");
+    const log = succeeded(await push(git, "v1.0.1"), ...REQUEST);
     assert.match(log, /missing +prod: the request is approved by nobody; expected the word of 2/);
     assert.match(log, /prod: waiting\. The tag of the last approval starts the deployment\./);
     assert.equal(await releaseOf("prod"), undefined);
@@ -391,7 +402,7 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
     await git("commit", "--quiet", "-am", "Say more");
     assert.deepEqual(await push(git, "louder"), []);
     for (let times = 0; times < 2; times += 1)
-      succeeded(await runner.requested("preview", "louder", "main"), "preview preview");
+      succeeded(await runner.requested("dispatch", "louder", "main"), ...PREVIEW);
     assert.equal(comments.length, 1);
     assert.match(comments[0]?.body ?? "", /settings\.config\.LOG_LEVEL: warn → info/);
     assert.match(
@@ -402,8 +413,8 @@ const DEPLOY = ["deploy environment", "deploy deploy in prod"];
   });
 
   it("finds no drift at night (long)", async () => {
-    const ended = await runner.dispatched("drift", "main", {});
-    const log = succeeded(ended, ...project.path.map(() => "drift drift"));
+    const ended = await runner.scheduled("dispatch");
+    const log = succeeded(ended, ...project.path.flatMap(() => ["dispatch drift", "drift drift"]));
     for (const environment of project.path)
       assert.match(log, new RegExp(`${environment}: no drift`));
   });

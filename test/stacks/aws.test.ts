@@ -10,9 +10,8 @@ const FOREIGN = {
 };
 const ROLES = {
   github: { repository: "example/podinfo" },
-  build: { subjects: ["ref:refs/heads/dev"] },
-  promote: { subjects: ["ref:refs/heads/main"] },
-  deploy: { dev: {} },
+  build: { branches: ["dev"] },
+  deploy: { dev: { branch: "dev" } },
 };
 
 describe("the stack that owns what is in AWS", () => {
@@ -90,9 +89,13 @@ describe("the stack that owns what is in AWS", () => {
     const roles = resources.filter(({ type }) => type === "aws:iam/role:Role");
     assert.deepEqual(
       roles.map(({ inputs }) => inputs["name"]),
-      ["podinfo-build", "podinfo-promote", "podinfo-deploy-dev"],
+      ["podinfo-build", "podinfo-preview-dev", "podinfo-deploy-dev"],
     );
-    assert.deepEqual(Object.keys(outputs["roles"] as object), ["build", "promote", "deploy-dev"]);
+    assert.deepEqual(Object.keys(outputs["roles"] as object), [
+      "build",
+      "preview-dev",
+      "deploy-dev",
+    ]);
     assert.ok(!("roles" in (await harness.run(dev({}))).outputs));
   });
 
@@ -125,10 +128,22 @@ describe("the stack that owns what is in AWS", () => {
       await refusal({ ...oci, replication, scanning: "enhanced" }),
       /registry\.replication is set; expected no value with registry\.kind oci.*\n.*registry\.scanning/,
     );
-    const pattern = { ...ROLES, build: { subjects: ["*"] } };
+    const refused = async (roles: object) => refusal({}, { owns: ["roles"], roles });
+    for (const name of ["refs/tags/v*", "*", "ref:refs/pull/1"]) {
+      assert.match(
+        await refused({ ...ROLES, build: { branches: [name] } }),
+        /roles\.build\.branches\.0 is ".*"; expected a branch, such as main or release\/\*/,
+      );
+    }
+    const key = "arn:aws:kms:eu-west-1:123456789012:key/one";
+    const shared = { dev: { kmsKey: key }, prod: { kmsKey: key, followers: ["dr"] } };
     assert.match(
-      await refusal({}, { owns: ["roles"], roles: pattern }),
-      /roles\.build\.subjects\.0 is "\*"; expected a subject, such as ref:refs\/heads\/main/,
+      await refused({ ...ROLES, deploy: shared }),
+      /deploy\.dev\.kmsKey is arn.*; expected a key of its own, as it is that of prod, too\. Make/,
+    );
+    assert.match(
+      await refused({ ...ROLES, deploy: shared }),
+      /deploy\.prod\.followers is dr; expected another environment under baton:roles\.deploy/,
     );
   });
 });

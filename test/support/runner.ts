@@ -54,6 +54,12 @@ export interface Machine {
   readonly names: Names;
 }
 
+/**
+ * Takes the place of GitHub's `gh` for `workflow run FILE --repo NAME --ref BRANCH -f KEY=VALUE…`:
+ * writes its arguments, a line for each, and an empty line, to the file that GH_DISPATCHED names.
+ */
+export const GH = '[ "$1 $2" = "workflow run" ] && printf "%s\\n" "$@" "" >> "$GH_DISPATCHED"';
+
 /** Runs the jobs of workflows, one after the other, each in a checkout of its own. */
 export class Runner {
   private readonly workflows = readWorkflows();
@@ -99,6 +105,7 @@ export class Runner {
 
   /** What a pull request from a branch starts; only that one workflow. */
   async requested(name: string, branch: string, base: string): Promise<Ended[]> {
+    const { stdout } = await execa("git", ["rev-parse", branch], { cwd: this.machine.remote });
     return this.run(
       this.named(name),
       { kind: "branch", name: branch },
@@ -107,8 +114,15 @@ export class Runner {
         "github.base_ref": base,
         "github.event.number": "1",
         "github.event.pull_request.head.repo.full_name": "team/orders",
+        "github.event.pull_request.head.sha": stdout,
       },
     );
+  }
+
+  /** What the clock starts, on the default branch. */
+  async scheduled(name: string): Promise<Ended[]> {
+    const event = { "github.event_name": "schedule" };
+    return this.run(this.named(name), { kind: "branch", name: "main" }, event);
   }
 
   private named(name: string): Workflow {
@@ -118,7 +132,7 @@ export class Runner {
   private async run(workflow: Workflow, ref: Ref, event: Names): Promise<Ended[]> {
     const full = `refs/${ref.kind === "branch" ? "heads" : "tags"}/${ref.name}`;
     const git = await execa("git", ["rev-parse", `${full}^{commit}`], { cwd: this.machine.remote });
-    let names: Names = {
+    const names: Names = {
       ...this.machine.names,
       "github.ref": full,
       "github.ref_name": ref.name,
@@ -137,31 +151,51 @@ export class Runner {
       const needs = [job.needs ?? []].flat();
       if (needs.some((need) => !ended.some((one) => one.job === need && one.succeeded))) continue;
       if (!holds(job.if, names, false)) continue;
-      const [axis, values = [""]] = Object.entries(job.strategy?.matrix ?? {})[0] ?? [];
-      for (const value of values) {
-        const own = axis === undefined ? names : { ...names, [`matrix.${axis}`]: value };
+      for (const combination of job.strategy?.matrix.include ?? [{}]) {
+        const values = Object.entries(combination).map(([axis, value]) => [
+          `matrix.${axis}`,
+          value,
+        ]);
+        const own = { ...names, ...(Object.fromEntries(values) as Names) };
         const environment = fill(job.environment ?? "", own);
-        const { succeeded, log, outputs } = await this.runJob(workflow, job, own);
+        const { succeeded, log, dispatched } = await this.runJob(workflow, job, own);
         ended.push({ workflow: workflow.name, job: name, environment, succeeded, log });
-        for (const [output, value] of Object.entries(job.outputs ?? {})) {
-          names = { ...names, [`needs.${name}.outputs.${output}`]: fill(value, outputs) };
-        }
+        for (const started of dispatched) ended.push(...(await started()));
       }
     }
     return ended;
+  }
+
+  /** The runs that a job has started by `gh`. */
+  private dispatches(text: string): (() => Promise<Ended[]>)[] {
+    return text.split("\n\n").flatMap((lines) => {
+      const [, , file = "", ...args] = lines.split("\n");
+      if (file === "") return [];
+      const after = (flag: string) =>
+        args.flatMap((arg, index) => (arg === flag ? [args[index + 1] ?? ""] : []));
+      const [branch = ""] = after("--ref");
+      const inputs = after("-f").map((field) => [
+        field.slice(0, field.indexOf("=")),
+        field.slice(field.indexOf("=") + 1),
+      ]);
+      const name = file.replace(/\.yml$/, "");
+      return [() => this.dispatched(name, branch, Object.fromEntries(inputs) as Names)];
+    });
   }
 
   private async runJob(
     workflow: Workflow,
     job: Job,
     names: Names,
-  ): Promise<Pick<Ended, "succeeded" | "log"> & { readonly outputs: Names }> {
+  ): Promise<
+    Pick<Ended, "succeeded" | "log"> & { readonly dispatched: (() => Promise<Ended[]>)[] }
+  > {
     this.checkouts += 1;
     const folder = join(this.machine.folder, `checkout-${this.checkouts}`);
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
-    const output = `${folder}.output`;
-    const outputs: Record<string, string> = {};
+    const dispatched = `${folder}.dispatched`;
+    await writeFile(dispatched, "");
     let log = "";
     let failed = false;
     const runSteps = async (steps: readonly Step[], known: Names): Promise<void> => {
@@ -184,7 +218,6 @@ export class Runner {
           if (action === "actions/checkout") await this.checkOut(folder, step, known);
           continue;
         }
-        await writeFile(output, "");
         const ran = await execa("bash", ["-e", "-c", step.run ?? ""], {
           cwd: folder,
           reject: false,
@@ -194,7 +227,7 @@ export class Runner {
             PWD: folder,
             GITHUB_REF: known["github.ref"] ?? "",
             GITHUB_REF_NAME: known["github.ref_name"] ?? "",
-            GITHUB_OUTPUT: output,
+            GH_DISPATCHED: dispatched,
             GITHUB_SHA: known["github.sha"] ?? "",
             GITHUB_REPOSITORY: known["github.repository"] ?? "",
             ...filled(workflow.env, known),
@@ -204,14 +237,11 @@ export class Runner {
         });
         log += `$ ${step.run ?? ""}\n${ran.all}\n`;
         if (ran.failed) failed = true;
-        for (const line of (await readFile(output, "utf8")).split("\n")) {
-          const [key = "", value = ""] = line.split("=");
-          if (key !== "") outputs[`steps.${step.id ?? ""}.outputs.${key}`] = value;
-        }
       }
     };
     await runSteps(job.steps, names);
-    return { succeeded: !failed, log, outputs };
+    const runs = this.dispatches(await readFile(dispatched, "utf8"));
+    return { succeeded: !failed, log, dispatched: runs };
   }
 
   /** As the action does: a branch as a local one, a tag by its commit. */
@@ -255,8 +285,11 @@ function holds(condition: string | undefined, names: Names, failed: boolean): bo
 /** The part of GitHub's expressions that the workflows use: its operators are JavaScript's. */
 function evaluate(expression: string, names: Names, failed: boolean): unknown {
   const filled = expression
-    .replace(/\b(github|vars|secrets|inputs|matrix|needs|steps)(\.\w+)+/g, (name) =>
+    .replace(/\b(github|vars|secrets|inputs|matrix)(\.\w+)+/g, (name) =>
       JSON.stringify(names[name] ?? ""),
+    )
+    .replace(/startsWith\(("[^"]*"), '([^']*)'\)/g, (_, text: string, start: string) =>
+      String((JSON.parse(text) as string).startsWith(start)),
     )
     .replace(/\bfailure\(\)/g, String(failed))
     .replace(/\bcancelled\(\)/g, "false");

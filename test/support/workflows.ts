@@ -7,7 +7,6 @@ export const ROOT = join(__dirname, "..", "..");
 const FOLDER = join(ROOT, ".github/workflows");
 
 export interface Step {
-  readonly id?: string;
   readonly name?: string;
   readonly uses?: string;
   readonly run?: string;
@@ -20,11 +19,16 @@ export interface Job {
   readonly needs?: string | readonly string[];
   readonly if?: string;
   readonly environment?: string;
-  readonly outputs?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
   readonly permissions?: Readonly<Record<string, string>>;
   readonly concurrency?: { readonly group: string; readonly "cancel-in-progress": boolean };
-  readonly strategy?: { readonly matrix: Readonly<Record<string, readonly string[]>> };
+  /** Its combinations are listed under `include`, or given by an expression. */
+  readonly strategy?: {
+    readonly matrix: {
+      readonly include?: readonly Readonly<Record<string, string>>[];
+      readonly environment?: string;
+    };
+  };
   readonly steps: readonly Step[];
 }
 
@@ -51,10 +55,11 @@ export interface Workflow {
 export function readWorkflows(): Workflow[] {
   return readdirSync(FOLDER)
     .sort()
-    .map((file) => {
-      const text = readFileSync(join(FOLDER, file), "utf8");
-      return { ...(parse(text) as Omit<Workflow, "text">), text };
-    });
+    .map((file) => parseWorkflow(readFileSync(join(FOLDER, file), "utf8")));
+}
+
+export function parseWorkflow(text: string): Workflow {
+  return { ...(parse(text) as Omit<Workflow, "text">), text };
 }
 
 /** The steps of an action of the repository's own. */
