@@ -47,7 +47,7 @@ export async function checkApprovals(
 }
 
 /** Where Pulumi.yaml is. Language hosts before 3.100 do not say; then, where `pulumi` was called. */
-function projectFolder(): string {
+export function projectFolder(): string {
   const told = pulumi.runtime.getRootDirectory();
   if (isAbsolute(told)) return told;
   const called = process.env["PWD"] ?? "";

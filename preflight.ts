@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { checkApprovals } from "./approvals";
+import { checkApprovals, projectFolder } from "./approvals";
 import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
 import type { StackState } from "./stack-state";
@@ -15,23 +15,24 @@ import {
   type Release,
   type ReleaseCandidate,
 } from "./release/eligibility";
-import { formatProblem, formatProblems } from "./release/problem";
+import { formatProblem, formatProblems, type Problem } from "./release/problem";
 import { scanTerm } from "./release/scan";
 import type { DatabasePlan } from "./release/schema";
 
 /**
  * Finds out which release the stack may deploy, before any resource.
- * @throws Refusal with every reason against it: the release's, the registry's and the cluster's, then
- * what people's approvals leave open.
+ * @throws Refusal with every reason against it: the release's, the registry's, the cluster's and those
+ * of shared keys, then what people's approvals leave open.
  */
 export async function preflight(config: StackConfig, state: StackState): Promise<Cleared> {
-  const [release, cluster] = await Promise.all([
+  const [release, cluster, keys] = await Promise.all([
     resolveRelease(config, state),
     checkCluster(config.environment, config.cluster.context),
+    checkKeys(config),
   ]);
   const problems = [
     ...("problems" in release ? release.problems : []),
-    ...cluster.map(formatProblem),
+    ...[...cluster, ...keys].map(formatProblem),
   ];
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return { release: undefined };
@@ -48,6 +49,13 @@ export interface Cleared {
   readonly database?: DatabasePlan | undefined;
   /** Why it may be without the approvals it needs. */
   readonly breakGlass?: string | undefined;
+}
+
+/** What the stack file shares with another's. A way back stays open, as it brings in no secret. */
+async function checkKeys({ environment, rollbackOf }: StackConfig): Promise<Problem[]> {
+  if (rollbackOf !== undefined) return [];
+  const { sharedKeys } = await import("./ledger/stack-keys");
+  return sharedKeys(projectFolder(), environment);
 }
 
 type Resolved = { readonly ok: Release | undefined } | { readonly problems: readonly string[] };

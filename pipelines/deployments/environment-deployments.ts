@@ -28,7 +28,7 @@ export class EnvironmentDeployments extends pulumi.ComponentResource {
     super("baton:pipelines:EnvironmentDeployments", name, args, opts);
     const { config, stack } = args;
     const { organization, slackWebhook } = config;
-    const { environment, project } = stack;
+    const { project, environment } = stack;
 
     // The typed `pulumiservice.DeploymentSettings` has no `deployTags` and no `tagFilters` (1.3.0);
     // this one passes the API's own body on. It may change its name before it is stable: then its

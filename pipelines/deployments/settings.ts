@@ -22,7 +22,7 @@ export function settingsOf(
   const { project, environment, config } = stack;
   return {
     executorContext: { executorImage: { reference: executorImage } },
-    // For runs that no tag started: drift, and whoever starts one by hand.
+    // For runs that no tag has started: drift, and those that are started by hand.
     sourceContext: {
       git: {
         branch: `refs/heads/${branch}`,
@@ -47,28 +47,39 @@ export function settingsOf(
           sessionName: "${stack.name}-${deployment.version}",
         },
       },
-      preRunCommands: preRunCommands(stack),
+      preRunCommands: preRunCommands(branch, stack),
       // `npm ci` has done it, by the lockfile that was approved.
       options: { skipInstallDependencies: true },
     },
   };
 }
 
-/** Each runs in a shell of its own, before `pulumi`; the first that fails ends the run. */
-function preRunCommands({ environment, context, config }: DeployedStack): string[] {
+/**
+ * Each runs in a shell of its own, before `pulumi`; the first that fails ends the run. A tag may name
+ * any commit, so the first ones let nothing of a commit run that is no part of the protected branch:
+ * they are a part of the settings, which the commit cannot change.
+ */
+function preRunCommands(branch: string, { environment, context, config }: DeployedStack): string[] {
   const { name, region } = config.cluster;
   const helper = `!f() { echo username=x-access-token; echo "password=$GITHUB_TOKEN"; }; f`;
+  const tip = quote(`refs/remotes/origin/${branch}`);
+  const refused = quote(
+    `${environment}: the commit is no part of ${branch}; expected one that was merged. Merge it first.`,
+  );
   return [
     // The ledger is fetched from the remote. The token is read when git asks, and kept nowhere.
     `git config --global credential.https://github.com.helper '${helper}'`,
+    'if [ "$(git rev-parse --is-shallow-repository)" = true ]; then git fetch --quiet --unshallow origin; fi',
+    `git fetch --quiet --no-tags origin ${quote(`+refs/heads/${branch}:refs/remotes/origin/${branch}`)}`,
+    `git --no-replace-objects merge-base --is-ancestor HEAD ${tip} || { echo ${refused} >&2; exit 1; }`,
     "npm ci",
     // Stacks are named without their organisation.
     'pulumi org set-default "$PULUMI_CI_ORGANIZATION"',
     `aws eks update-kubeconfig --name ${name} --region ${region}${
       context === undefined ? "" : ` --alias ${quote(context)}`
     }`,
-    // Freezes, holds and what was previewed are the tool's to check; approvals the program checks
-    // too. Looking for drift needs none of it.
+    // Freezes, holds and the comparison of previews are the tool's to check; approvals the program
+    // checks, too. Looking for drift needs none of it.
     `case "$PULUMI_CI_OPERATION" in update | remediate-drift) npm run --silent baton -- check ${environment} ;; esac`,
   ];
 }

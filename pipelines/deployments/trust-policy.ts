@@ -1,8 +1,12 @@
 /** Pulumi Cloud as an identity provider of AWS. */
 const ISSUER = "api.pulumi.com/oidc";
 
+/** Operations that run from the protected branch's commits: a preview runs those of pull requests. */
+const OPERATIONS = ["update", "refresh", "detect-drift"];
+
 /**
- * Who may assume the role of an environment: runs of its own stack, and nobody else.
+ * Lets runs of an environment's own stack alone assume its role. Which commit they run is not in the
+ * subject: `settings.ts` checks that, before anything of the commit runs.
  * https://www.pulumi.com/docs/deployments/guides/oidc/#custom-claims has the subject's form.
  */
 export function trustPolicyOf(
@@ -10,7 +14,8 @@ export function trustPolicyOf(
   roleArn: string,
 ) {
   const [, partition = "", , , account = ""] = roleArn.split(":");
-  const subject = `pulumi:deploy:org:${organization}:project:${project}:stack:${stack}:*`;
+  const subject = `pulumi:deploy:org:${organization}:project:${project}:stack:${stack}`;
+  const subjects = OPERATIONS.map((operation) => `${subject}:operation:${operation}:*`);
   return {
     Version: "2012-10-17",
     Statement: [
@@ -20,7 +25,7 @@ export function trustPolicyOf(
         Action: "sts:AssumeRoleWithWebIdentity",
         Condition: {
           StringEquals: { [`${ISSUER}:aud`]: organization },
-          StringLike: { [`${ISSUER}:sub`]: subject },
+          StringLike: { [`${ISSUER}:sub`]: subjects },
         },
       },
     ],

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
 import program from "../../pipelines/deployments/index";
-import { triggerFilter, triggerOf } from "../../release/trigger";
+import { triggerFilter } from "../../release/trigger";
 import { register, ROOT, STACKS, type Registered } from "../support/program";
 import { PulumiCloudApi } from "../support/pulumi-cloud-api";
 
@@ -118,7 +118,7 @@ describe("pipelines/deployments", () => {
           repository: "example/podinfo-deployment",
           deployCommits: false,
           deployTags: true,
-          tagFilters: [`deploy/${environment}/*`],
+          tagFilters: [`deploy/baton/${environment}/*`],
           previewPullRequests: false,
           pullRequestTemplate: false,
         });
@@ -147,7 +147,10 @@ describe("pipelines/deployments", () => {
               Condition: {
                 StringEquals: { "api.pulumi.com/oidc:aud": "example" },
                 StringLike: {
-                  "api.pulumi.com/oidc:sub": `pulumi:deploy:org:example:project:baton:stack:${environment}:*`,
+                  "api.pulumi.com/oidc:sub": ["update", "refresh", "detect-drift"].map(
+                    (operation) =>
+                      `pulumi:deploy:org:example:project:baton:stack:${environment}:operation:${operation}:*`,
+                  ),
                 },
               },
             },
@@ -179,7 +182,7 @@ describe("pipelines/deployments", () => {
         const { preRunCommands } = settings.inputs["operationContext"] as {
           preRunCommands: string[];
         };
-        assert.equal(preRunCommands[1], "npm ci");
+        assert.equal(preRunCommands[4], "npm ci");
         assert.equal(
           preRunCommands.at(-1),
           'case "$PULUMI_CI_OPERATION" in update | remediate-drift) ' +
@@ -275,13 +278,14 @@ describe("pipelines/deployments", () => {
 describe("the tags that start a run", () => {
   it("match the filter of their environment, whether `*` stands for a slash or not", () => {
     const asRegExp = (glob: string, star: string) => new RegExp(`^${glob.replaceAll("*", star)}$`);
-    const tag = triggerOf("shop", "prod", "20261121T101500.000Z");
+    const tag = "deploy/baton/prod/20261121T101500.000Z";
     for (const star of ["[^/]*", ".*"]) {
-      assert.match(tag, asRegExp(triggerFilter("shop", "prod"), star));
-      assert.doesNotMatch(tag, asRegExp(triggerFilter("shop", "dev"), star));
+      assert.match(tag, asRegExp(triggerFilter("baton", "prod"), star));
+      assert.doesNotMatch(tag, asRegExp(triggerFilter("baton", "dev"), star));
+      assert.doesNotMatch(tag, asRegExp(triggerFilter("orders", "prod"), star));
       assert.doesNotMatch(
-        "approve/shop/prod/0123/bob",
-        asRegExp(triggerFilter("shop", "prod"), star),
+        "approve/baton/prod/0/bob",
+        asRegExp(triggerFilter("baton", "prod"), star),
       );
     }
   });
