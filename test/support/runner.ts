@@ -31,7 +31,7 @@ export const ACTIONS: Readonly<Record<string, string>> = {
 };
 
 /** What a job knows of what started it. */
-type Names = Readonly<Record<string, string>>;
+export type Names = Readonly<Record<string, string>>;
 
 export interface Ended {
   readonly workflow: string;
@@ -263,7 +263,7 @@ export class Runner {
 }
 
 /** A text with what its expressions stand for. */
-function fill(text: string, names: Names): string {
+export function fill(text: string, names: Names): string {
   return text.replace(/\$\{\{(.*?)\}\}/g, (_, expression: string) =>
     String(evaluate(expression, names, false)),
   );
@@ -275,7 +275,7 @@ function filled(values: Names | undefined, names: Names): Names {
 }
 
 /** Whether a job or step is run; without a condition, unless something has failed before. */
-function holds(condition: string | undefined, names: Names, failed: boolean): boolean {
+export function holds(condition: string | undefined, names: Names, failed: boolean): boolean {
   if (condition === undefined) return !failed;
   const expression = /^\$\{\{(.*)\}\}$/.exec(condition.trim())?.[1] ?? condition;
   const always = /\b(failure|cancelled|always)\(\)/.test(expression);
