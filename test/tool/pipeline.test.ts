@@ -319,7 +319,8 @@ describe("baton preview", () => {
 
   const change = (file: string, text: string) => {
     scene.write(file, text);
-    scene.git("commit", "--quiet", "-am", file);
+    scene.git("add", file);
+    scene.git("commit", "--quiet", "-m", file);
   };
   const run = async () => {
     const report = await preview(await scene.context(), undefined, { base: "main" });
@@ -384,7 +385,8 @@ describe("baton preview", () => {
         { path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" },
       ]);
       assert.match(card.notes, /^Other files that the commit changes are not part of this/);
-      assert.match(scene.calls("preview").at(-1) ?? "", /LEVEL: info/);
+      const given = scene.calls("preview").at(-1)?.["baton:settings"];
+      assert.deepEqual(given, { config: { LEVEL: "info" } });
       assert.equal(scene.git("status", "--short"), "");
     });
 

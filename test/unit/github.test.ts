@@ -82,14 +82,14 @@ describe("what only GitHub can do", () => {
   it("keeps one comment up to date, whatever else was said", async () => {
     comments.push(...["one", "two", "three"].map((body, index) => ({ id: index + 1, body })));
     write([{ environment: "qa", card: card("") }]);
-    await comment(file);
+    await comment("qa", file);
     assert.equal(comments.length, 4);
     assert.match(
       comments[3]?.body ?? "",
-      /^<!-- baton preview -->\n[^]*```text\nqa: nothing → dev-45/,
+      /^<!-- baton preview qa -->\n[^]*```text\nqa: nothing → dev-45/,
     );
     write([{ environment: "qa", problem: "qa: baton:quota is too small" }]);
-    await comment(file);
+    await comment("qa", file);
     assert.equal(comments.length, 4);
     assert.match(comments[3]?.body ?? "", /qa: baton:quota is too small/);
     assert.equal(comments[0]?.body, "one");
@@ -97,19 +97,29 @@ describe("what only GitHub can do", () => {
 
   it("lets nothing in a card end its block", async () => {
     write([{ environment: "qa", card: card("````\n<b>@everyone</b>") }]);
-    await comment(file);
+    await comment("qa", file);
     const [, fence = ""] = /\n(`+)text\n/.exec(comments[0]?.body ?? "") ?? [];
     assert.equal(fence, "`````");
     assert.ok(comments[0]?.body.endsWith(`\n${fence}`));
   });
 
-  it("says so where nothing would change, or the preview has failed", async () => {
-    write([]);
-    await comment(file);
-    assert.match(comments[0]?.body ?? "", /No environment would change/);
-    write(undefined);
-    await comment(file);
-    assert.match(comments[0]?.body ?? "", /The preview failed/);
+  it("keeps a comment for each environment", async () => {
+    for (const environment of ["prod", "prod2", "prod"]) {
+      write([{ environment, card: { ...card(""), environment } }]);
+      await comment(environment, file);
+    }
+    assert.deepEqual(
+      comments.map(({ body }) => body.split("\n")[0]),
+      ["<!-- baton preview prod -->", "<!-- baton preview prod2 -->"],
+    );
+  });
+
+  it("says so where the preview has failed", async () => {
+    for (const text of ["", "{}", '{"outcome":"refused"}']) {
+      writeFileSync(file, text);
+      await comment("qa", file);
+      assert.match(comments[0]?.body ?? "", /qa: the preview failed; the job's log says why/);
+    }
   });
 
   it("opens the pull request that the table wants, once", async () => {

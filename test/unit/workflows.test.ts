@@ -1,9 +1,12 @@
 import * as assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
 import { FLOW_FILE, readFlow } from "../../cli/flow";
 import { Project } from "../../ledger/project";
-import { parseRef, rowFor, type Flow } from "../../release/flow";
+import { parseRef, protectedBranch, rowFor, type Flow } from "../../release/flow";
+import { GH } from "../support/runner";
 import { readAction, readWorkflows, ROOT, startsOn } from "../support/workflows";
 
 /** One name for each pattern of the table, as people would push it. */
@@ -16,15 +19,18 @@ describe("the workflows", () => {
     workflows.find((workflow) => workflow.name === name) ?? assert.fail(name);
   let flow: Flow;
   let path: string[];
+  let project: Project;
   before(async () => {
-    const project = await Project.open(ROOT);
+    project = await Project.open(ROOT);
     [flow, path] = [await readFlow(project), await project.path()];
   });
 
   it("pin every action by its commit, and say which version that is", () => {
     const texts = [
       ...workflows.map(({ text }) => text),
-      readFileSync(join(ROOT, ".github/actions/setup/action.yml"), "utf8"),
+      ...["check", "setup"].map((name) =>
+        readFileSync(join(ROOT, `.github/actions/${name}/action.yml`), "utf8"),
+      ),
     ];
     const used = texts.flatMap((text) => [...text.matchAll(/^.*\buses: (.*)$/gm)]);
     assert.ok(used.length > 20);
@@ -40,20 +46,17 @@ describe("the workflows", () => {
   });
 
   it("give no job more than it needs", () => {
-    for (const { name, permissions, jobs } of workflows) {
-      assert.deepEqual(permissions, { contents: "read" }, name);
+    for (const { name, permissions = {}, jobs } of workflows) {
+      assert.deepEqual(permissions, name === "dispatch" ? {} : { contents: "read" }, name);
       for (const job of Object.values(jobs)) {
         const asked = Object.keys(job.permissions ?? {});
+        const known = ["actions", "contents", "id-token", "pull-requests"];
         assert.deepEqual(
-          asked.filter((key) => !["contents", "id-token", "pull-requests"].includes(key)),
+          asked.filter((key) => !known.includes(key)),
           [],
         );
+        assert.equal("actions" in (job.permissions ?? {}), name === "dispatch");
       }
-    }
-    // What others may have written never runs with the right to push.
-    for (const name of ["preview", "drift"]) {
-      for (const { permissions } of Object.values(named(name).jobs))
-        assert.equal(permissions?.["contents"], "read");
     }
   });
 
@@ -84,18 +87,77 @@ describe("the workflows", () => {
     };
     const rows = flow.rows.map((row) =>
       "tag" in row
-        ? (["release", `refs/tags/${exampleOf(row.tag)}`] as const)
+        ? (["dispatch", `refs/tags/${exampleOf(row.tag)}`] as const)
         : ([row.build ? "build" : "promote", `refs/heads/${exampleOf(row.branch)}`] as const),
     );
     for (const [workflow, ref] of rows) assert.deepEqual(starting(ref), [workflow], ref);
-    assert.deepEqual(starting("refs/tags/approve/prod/0123456789ab/bob-example.com"), ["deploy"]);
+    const approval = `approve/${project.name}/prod/0123456789ab/bob-example.com`;
+    assert.deepEqual(starting(`refs/tags/${approval}`), ["dispatch"]);
     for (const other of [
       "heads/main",
-      "tags/outcome/prod/1",
-      "tags/hold/1",
-      "tags/reject/prod/1/b",
+      "tags/approve/orders/prod/0123456789ab/bob-example.com",
+      `tags/outcome/${project.name}/prod/1`,
+      `tags/hold/${project.name}/1`,
+      `tags/reject/${project.name}/prod/1/b`,
     ])
       assert.deepEqual(starting(`refs/${other}`), [], other);
+  });
+
+  /** What a job of `dispatch` starts, by its own script. */
+  const dispatched = (job: string, names: Readonly<Record<string, string>>): string => {
+    const folder = mkdtempSync(join(tmpdir(), "baton-dispatch-"));
+    try {
+      writeFileSync(join(folder, "gh"), `#!/bin/sh\n${GH}\n`, { mode: 0o755 });
+      const [step] =
+        named("dispatch").jobs[job]?.steps.filter(({ run }) => run !== undefined) ?? [];
+      const env = {
+        ...process.env,
+        ...{ PATH: `${folder}${delimiter}${process.env["PATH"] ?? ""}`, GITHUB_REPOSITORY: "o/n" },
+        ...{ GH_DISPATCHED: join(folder, "dispatched"), ...names },
+      };
+      execFileSync("bash", ["-e", "-c", step?.run ?? ""], { cwd: folder, env });
+      return readFileSync(join(folder, "dispatched"), "utf8").trim().split("\n").join(" ");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  };
+
+  it("start what an approval's tag asks for on the environment's protected branch", async () => {
+    for (const name of path) {
+      const { approval } = await project.config(name);
+      const branch = protectedBranch(flow, name);
+      // A pattern is no branch: `readFlow` refuses one where approvals are asked for.
+      if (branch.includes("{version}")) {
+        assert.equal(approval.required, 0);
+        continue;
+      }
+      const tag = `approve/${project.name}/${name}/0123456789ab/bob-example.com`;
+      assert.equal(
+        dispatched("deploy", { GITHUB_REF_NAME: tag }),
+        `workflow run deploy.yml --repo o/n --ref ${branch} -f environment=${name}`,
+      );
+    }
+  });
+
+  it("pass a version's tag on as data, to the branch that its commits are on", () => {
+    const evil = "v1.0.0$(touch$IFS/tmp/x)";
+    for (const row of flow.rows.filter((one) => "tag" in one)) {
+      assert.equal(
+        dispatched("release", { GITHUB_REF_NAME: evil }),
+        `workflow run release.yml --repo o/n --ref ${row.on} -f tag=${evil}`,
+      );
+      assert.equal(named("release").jobs["request"]?.environment, row.promote);
+    }
+  });
+
+  it("preview and compare each environment on its protected branch", () => {
+    const expected = path.map((environment) => ({
+      environment,
+      branch: protectedBranch(flow, environment).replace("{version}", "*"),
+    }));
+    for (const job of ["preview", "drift"]) {
+      assert.deepEqual(named("dispatch").jobs[job]?.strategy?.matrix.include, expected);
+    }
   });
 
   it("start on nothing that the table would refuse", () => {
@@ -112,21 +174,17 @@ describe("the workflows", () => {
   });
 
   it("know every environment", () => {
-    const choices = ["promote", "deploy"].map(
-      (name) => named(name).on.workflow_dispatch?.inputs?.["environment"]?.options,
-    );
-    const nightly = named("drift").jobs["drift"]?.strategy?.matrix["environment"];
-    for (const list of [...choices, nightly]) assert.deepEqual(list, path);
-  });
-
-  it("ask for a version where the branch is that its commits are on", () => {
-    const checkout = named("release").jobs["request"]?.steps[0]?.with?.["ref"];
-    for (const row of flow.rows) if ("tag" in row) assert.equal(checkout, row.on);
+    for (const name of ["promote", "deploy", "preview", "drift"]) {
+      const { options } = named(name).on.workflow_dispatch?.inputs?.["environment"] ?? {};
+      assert.deepEqual(options, path, name);
+    }
   });
 });
 
-describe("the Jenkinsfile", () => {
-  const text = readFileSync(join(ROOT, "Jenkinsfile"), "utf8");
+describe("the Jenkinsfiles", () => {
+  const text = ["Jenkinsfile", "pipelines/Jenkinsfile"]
+    .map((file) => readFileSync(join(ROOT, file), "utf8"))
+    .join("\n");
   const workflows = readWorkflows();
   /** Setting up a machine is each kind's own, and so is what only GitHub can do. */
   const OWN =
@@ -147,7 +205,8 @@ describe("the Jenkinsfile", () => {
     return [...body.matchAll(/\bsh(?:\(script:)? '([^']*)'/g)]
       .map(([, command = ""]) =>
         command
-          .replace(/"refs\/(heads\/\$BRANCH_NAME|tags\/\$TAG_NAME)"/, '"$GITHUB_REF"')
+          .replace('"$REF"', stage === "Request" ? '"refs/tags/$TAG"' : '"$GITHUB_REF"')
+          .replace('build-$BUILD"', 'build-$BUILD_NUMBER"')
           .replace("$GIT_COMMIT", "$GITHUB_SHA")
           .replace("$BUILD_URL", "$RUN"),
       )
@@ -166,11 +225,11 @@ describe("the Jenkinsfile", () => {
 
   it("lets people say their word by the tool, and holds no agent meanwhile", () => {
     const approve = ["npm ci", "npm run --silent baton -- approve prod"];
-    const deploy = "npm run --silent baton -- deploy prod --yes";
+    const deploy = "npm run --silent baton -- pipeline prod";
     assert.deepEqual(ofStage("Approve and deploy"), [...approve, deploy]);
-    assert.match(text, /^ {2}agent none$/m);
+    assert.equal(text.match(/^ {2}agent none$/gm)?.length, 2);
     const [, last = ""] = text.split("stage('Approve and deploy')");
     assert.doesNotMatch(last, /\bagent\b/);
-    assert.ok(last.indexOf("input(") < last.indexOf("node {"));
+    assert.ok(last.indexOf("input(") < last.indexOf("node("));
   });
 });
