@@ -175,8 +175,7 @@ function startHoles(
     }
   }
   if (by === "clock" || by === "hand") {
-    const roles = JSON.stringify(job.steps).match(/AWS_ROLE_\w+/g) ?? [];
-    if (roles.includes("AWS_ROLE_DEPLOY") && job.environment === undefined) {
+    if (JSON.stringify(job.steps).includes("AWS_ROLE_DEPLOY") && job.environment === undefined) {
       holes.push("deploys without naming an environment");
     }
     const reads = job.steps.flatMap(({ with: given }) => String(given?.["role"] ?? ""));

@@ -384,7 +384,7 @@ describe("baton preview", () => {
       assert.deepEqual(card?.settings, [
         { path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" },
       ]);
-      assert.match(card.notes, /^Other files that the commit changes are not part of this/);
+      assert.match(card?.notes ?? "", /^Other files that the commit changes are not part of this/);
       const given = scene.calls("preview").at(-1)?.["baton:settings"];
       assert.deepEqual(given, { config: { LEVEL: "info" } });
       assert.equal(scene.git("status", "--short"), "");
@@ -399,7 +399,7 @@ describe("baton preview", () => {
       change("Pulumi.qa.yaml", lines.replace("1h", "2h"));
       const { card } = await of("qa", "change");
       assert.deepEqual(
-        card?.settings.map(({ path }) => path),
+        card?.settings?.map(({ path }) => path),
         ["quota.pods"],
       );
       change("Pulumi.qa.yaml", lines.replace("pods: 5", "pods: 7"));
