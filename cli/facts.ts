@@ -41,8 +41,11 @@ export class Facts {
 }
 
 export async function readFacts(context: Context): Promise<Facts> {
-  const { ledger, now } = context;
-  const [outcomes, holds] = await Promise.all([ledger.outcomes(), readHolds(ledger, now())]);
+  const { ledger, project, now } = context;
+  const [outcomes, holds] = await Promise.all([
+    ledger.outcomes(),
+    readHolds(project, ledger, now()),
+  ]);
   // A forged outcome may stop something, and lets nothing go on.
   const left = outcomes.flatMap((outcome) => {
     const { result } = outcome;

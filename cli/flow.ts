@@ -1,10 +1,7 @@
 import { parse } from "yaml";
-import { parseFlow, type Flow } from "../release/flow";
+import { FLOW_FILE, parseFlow, type Flow } from "../release/flow";
 import { Refusal } from "../ledger/refusal";
 import type { Project } from "../ledger/project";
-
-/** Beside the stack files. */
-export const FLOW_FILE = "pipelines/flow.yaml";
 
 /**
  * What pushes mean to a project.

@@ -5,6 +5,7 @@ import { Refusal } from "../ledger/refusal";
 import { openRegistry, type Registry } from "../registry/registry";
 import { hotfixFromOf } from "../release/eligibility";
 import {
+  FLOW_FILE,
   matches,
   names,
   newestFirst,
@@ -18,7 +19,7 @@ import { REVISION } from "../registry/images";
 import { fetchOrRefuse, type Context, type Report } from "./context";
 import { deploy } from "./deploy";
 import { readFacts } from "./facts";
-import { FLOW_FILE, readFlow } from "./flow";
+import { readFlow } from "./flow";
 import { promote } from "./promote";
 import { refusal, Revisions } from "./revisions";
 

@@ -5,6 +5,7 @@ import { slug, type Word } from "../release/approval";
 import type { HoldEntry } from "../release/holds";
 import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
+import { matches, PROTECTED_BRANCH } from "../release/flow";
 import { STAMPS_DIFFER } from "../release/time";
 import { TRIGGERS } from "../release/trigger";
 import {
@@ -126,8 +127,6 @@ const RESULTS: readonly string[] = [
   "rolled-back",
   "unapproved",
 ] satisfies Result[];
-/** The branch whose history is reviewed, unless `pipelines/flow.yaml` names another. */
-export const PROTECTED_BRANCH = "main";
 /** The folders of tags that are fetched. Triggers are not kept here to be pushed later. */
 const FETCHED = [...KINDS, TRIGGERS];
 
@@ -408,21 +407,28 @@ export class Ledger {
   }
 
   /**
-   * The commits whose history is reviewed: the protected branch at the remote, and what is checked out
-   * where that is this very branch. Without a remote, or without that branch there, what is checked out.
+   * The commits whose history is reviewed: the protected branches at the remote, and what is checked
+   * out where that is one of them. Without a remote, or without such a branch there, what is checked
+   * out.
+   * @param patterns names of branches, as `protected` of `pipelines/flow.yaml` has them
    */
-  async reviewedTips(protectedBranch = PROTECTED_BRANCH): Promise<string[]> {
+  async reviewedTips(patterns: readonly string[]): Promise<string[]> {
     const remote = await this.remote();
     if (remote === undefined) return ["HEAD"];
-    const there = `refs/remotes/${remote}/${protectedBranch}`;
-    const known = await this.git.try("rev-parse", "--verify", "--quiet", there);
-    if (known === undefined) return ["HEAD"];
-    return (await this.branch()) === protectedBranch ? [there, "HEAD"] : [there];
+    const isProtected = (branch: string) =>
+      patterns.some((pattern) => matches(pattern, branch) !== undefined);
+    const format = "--format=%(refname:strip=3)";
+    const list = await this.git.run(["for-each-ref", format, `refs/remotes/${remote}/`]);
+    const there = list.split("\n").filter((branch) => branch !== "" && isProtected(branch));
+    if (there.length === 0) return ["HEAD"];
+    const branch = await this.branch();
+    const here = branch !== undefined && isProtected(branch) ? ["HEAD"] : [];
+    return [...there.map((name) => `refs/remotes/${remote}/${name}`), ...here];
   }
 
   /** The newest reviewed commit, for entries that are about no request. */
   private async reviewedHead(): Promise<string> {
-    const [tip = "HEAD"] = await this.reviewedTips();
+    const [tip = "HEAD"] = await this.reviewedTips([PROTECTED_BRANCH]);
     return this.git.run(["rev-parse", tip]);
   }
 

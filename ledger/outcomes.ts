@@ -72,10 +72,12 @@ export interface ProvenHolds {
  * Reads holds and stops. An entry whose time cannot be true, or whose commit is not in the reviewed
  * history, takes back no hold and no stop, and still holds or stops.
  */
-export async function readHolds(ledger: Ledger, now: Date): Promise<ProvenHolds> {
+export async function readHolds(project: Project, ledger: Ledger, now: Date): Promise<ProvenHolds> {
   const entries = await ledger.holds();
   if (entries.length === 0) return { counted: [], doubted: [] };
-  const places = await ledger.placesIn(await ledger.reviewedTips());
+  const places = await ledger.placesIn(
+    await ledger.reviewedTips(await project.protectedBranches()),
+  );
   const doubted = entries.flatMap((entry) => {
     if (entry.kind === "hold" || entry.kind === "stop") return [];
     const isHere = places.has(entry.commit);
@@ -140,7 +142,7 @@ class Proof {
     running: () => Promise<Target | undefined>,
     all: readonly LedgerOutcome[],
   ): Promise<Proof> {
-    const tips = await ledger.reviewedTips(await project.protectedBranch(environment));
+    const tips = await ledger.reviewedTips(await project.protectedBranches(environment));
     const places = await ledger.placesIn(tips);
     const commits = all.flatMap(({ commit }) => (places.has(commit) ? [commit] : []));
     const isElsewhere = ({ commit, request }: LedgerOutcome) =>

@@ -1,11 +1,13 @@
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { parse, YAMLParseError } from "yaml";
 import { MOVING_KEYS } from "../config-schema";
+import { FLOW_FILE, PROTECTED_BRANCH, ProtectedBranches } from "../release/flow";
+import { isTree } from "../release/merge";
 import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
-import { PROTECTED_BRANCH } from "./ledger";
 import { hashProgram, type Program } from "./program-files";
 import { Refusal } from "./refusal";
 import {
@@ -67,9 +69,28 @@ export class Project {
     return orderPath(Object.fromEntries(upstreams));
   }
 
-  /** The branch whose reviewed history decides what counts for an environment. */
-  protectedBranch(_environment: string): Promise<string> {
-    return Promise.resolve(PROTECTED_BRANCH);
+  /**
+   * The branches whose history is reviewed, by name or pattern: the one that `pipelines/flow.yaml`
+   * names for an environment, and the default, which the others are merged into.
+   * @param environment all environments unless given
+   */
+  async protectedBranches(environment?: string): Promise<string[]> {
+    const table = await this.protectedByEnvironment();
+    const own =
+      environment === undefined ? Object.values(table) : [table[environment] ?? []].flat();
+    return [...new Set([...own, PROTECTED_BRANCH])];
+  }
+
+  /** `protected` of the flow; empty where there is no flow, or none that can be read. */
+  private async protectedByEnvironment(): Promise<Readonly<Record<string, string>>> {
+    try {
+      const flow: unknown = parse(await this.text(FLOW_FILE));
+      const found = ProtectedBranches.safeParse(isTree(flow) ? flow["protected"] : undefined);
+      return found.success ? found.data : {};
+    } catch (error) {
+      if (error instanceof YAMLParseError) return {};
+      throw error;
+    }
   }
 
   /** The environments that are asked for, approved and deployed together with another. */

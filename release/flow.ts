@@ -8,6 +8,9 @@ import { isEnvironmentName, isVersion, parseTag } from "./tags";
  * merge or a version names. Every message completes the sentence "… is X; expected …".
  */
 
+/** Beside the stack files. */
+export const FLOW_FILE = "pipelines/flow.yaml";
+
 const NAME = /^[^\s~^:?[\\]+$/;
 const PATTERN = "a name of a branch or tag, with * or one {version} for what varies";
 const pattern = z
@@ -39,13 +42,20 @@ const TagRow = z.strictObject({
   promote: environment,
   pullRequest: branch.optional(),
 });
+/** The branch whose history is reviewed, unless `protected` names another for an environment. */
+export const PROTECTED_BRANCH = "main";
+
+export const ProtectedBranches = z
+  .record(z.string(), pattern, { error: "a map of environments" })
+  .default({});
+
 const Table = z.strictObject({
   /** The folder of the repository whose content is the application. */
   application: z
     .string({ error: "a folder of the repository, or ." })
     .regex(/^(?!\/|.*(^|\/)\.\.(\/|$)).+$/, "a folder of the repository, or ."),
   /** By environment: the branch whose pipelines get its credentials. Default: `main`. */
-  protected: z.record(z.string(), pattern, { error: "a map of environments" }).default({}),
+  protected: ProtectedBranches,
   rows: z
     .array(z.union([BranchRow, TagRow]), { error: "a list of rows" })
     .min(1, "at least one row"),
@@ -63,7 +73,7 @@ export interface FlowEnvironment {
 
 /** The branch, or the pattern of branches, whose pipelines get an environment's credentials. */
 export function protectedBranch(flow: Pick<Flow, "protected">, environment: string): string {
-  return flow.protected[environment] ?? "main";
+  return flow.protected[environment] ?? PROTECTED_BRANCH;
 }
 
 /**

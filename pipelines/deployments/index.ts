@@ -1,8 +1,8 @@
 import { join } from "node:path";
-import { FLOW_FILE, readFlow } from "../../cli/flow";
+import { readFlow } from "../../cli/flow";
 import { Refusal } from "../../config";
 import { Project } from "../../ledger/project";
-import { protectedBranch } from "../../release/flow";
+import { FLOW_FILE, protectedBranch } from "../../release/flow";
 import { formatProblems, type Problem } from "../../release/problem";
 import { readConfig, type DeploymentsConfig } from "./config";
 import { EnvironmentDeployments } from "./environment-deployments";

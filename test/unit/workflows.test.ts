@@ -3,9 +3,9 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { FLOW_FILE, readFlow } from "../../cli/flow";
+import { readFlow } from "../../cli/flow";
 import { Project } from "../../ledger/project";
-import { parseRef, protectedBranch, rowFor, type Flow } from "../../release/flow";
+import { FLOW_FILE, parseRef, protectedBranch, rowFor, type Flow } from "../../release/flow";
 import { GH } from "../support/runner";
 import { readAction, readWorkflows, ROOT, startsOn } from "../support/workflows";
 
