@@ -1,8 +1,10 @@
 import * as pulumi from "@pulumi/pulumi";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import { isSecretKey, type StackConfig } from "./config";
+import { imagesBeside, isSecretKey, type StackConfig } from "./config";
+import type { LoadedFiles } from "./ledger/loaded-files";
 import type { Release } from "./release/eligibility";
+import { unpinnedImages } from "./release/images";
 import { formatProblems, type Problem } from "./release/problem";
 import type { DatabasePlan } from "./release/schema";
 import { targetOf, type Running } from "./release/way-back";
@@ -12,23 +14,37 @@ const BREAK_GLASS = "BATON_BREAK_GLASS";
 
 /**
  * Whether people have approved what is about to be deployed, by the ledger in the project's git
- * repository. A preview needs nobody's word.
+ * repository. A preview needs nobody's word, and warns of what will be refused whatever people say.
  */
 export async function checkApprovals(
-  { environment }: StackConfig,
+  config: StackConfig,
   release: Release,
   database: DatabasePlan | undefined,
+  loaded: LoadedFiles | undefined,
   running: () => Promise<Running | undefined>,
 ): Promise<{ readonly problems: readonly Problem[]; readonly breakGlass?: string }> {
-  if (pulumi.runtime.isDryRun()) return { problems: [] };
+  const { environment, approval, rollbackOf } = config;
+  if (pulumi.runtime.isDryRun()) {
+    const asks = approval.required > 0 && rollbackOf === undefined;
+    const unpinned = asks ? unpinnedImages(environment, imagesBeside(config)) : [];
+    if (unpinned.length > 0) {
+      void pulumi.log.warn(`${formatProblems(unpinned)} Without that, it cannot be deployed.`);
+    }
+    return { problems: [] };
+  }
   // Loaded for deployments only: previews are many.
-  const { unapproved } = await import("./ledger/program-check");
+  const [{ unapproved }, { isCallersOwn }] = await Promise.all([
+    import("./ledger/program-check"),
+    import("./ledger/caller"),
+  ]);
   const problems = await unapproved({
     folder: projectFolder(),
     environment,
     given: givenConfig(),
     digest: release.digest,
     change: database?.kind === "forward" ? database.change : undefined,
+    images: imagesBeside(config),
+    loaded,
     now: new Date(),
     running: async () => {
       const runs = await running();
@@ -36,8 +52,11 @@ export async function checkApprovals(
     },
   }).catch((error: unknown) => [unreadable(environment, error)]);
   const breakGlass = process.env[BREAK_GLASS]?.trim();
-  if (problems.length === 0 || !breakGlass) {
-    const fix = `, or set ${BREAK_GLASS} to a reason that everybody will see`;
+  const isOwn = breakGlass && isCallersOwn(BREAK_GLASS, stackFileText(environment));
+  if (problems.length === 0 || !breakGlass || !isOwn) {
+    const fix = breakGlass
+      ? `; ${BREAK_GLASS} counts only where whoever calls \`pulumi\` sets it, and no imported environment`
+      : `, or set ${BREAK_GLASS} to a reason that everybody will see`;
     return { problems: problems.map((problem) => ({ ...problem, fix: problem.fix + fix })) };
   }
   void pulumi.log.warn(
@@ -52,6 +71,15 @@ export function projectFolder(): string {
   if (isAbsolute(told)) return told;
   const called = process.env["PWD"] ?? "";
   return existsSync(join(called, "Pulumi.yaml")) ? called : process.cwd();
+}
+
+/** The stack file; empty where it cannot be read. */
+function stackFileText(environment: string): string {
+  try {
+    return readFileSync(join(projectFolder(), `Pulumi.${environment}.yaml`), "utf8");
+  } catch {
+    return "";
+  }
 }
 
 /** A ledger that nobody can read has no approvals in it; an emergency may still go past that. */

@@ -9,6 +9,7 @@ import { parseEcrHost } from "./registry/ecr";
 import { splitRepository } from "./registry/reference";
 import { MOST_BY_PODS } from "./release/canary";
 import { freezeProblems } from "./release/freeze";
+import type { ImagesByKey } from "./release/images";
 import { jsonOrText } from "./release/json";
 import { isTree, mergeTrees, type Tree } from "./release/merge";
 import { formatProblems, type Problem } from "./release/problem";
@@ -70,6 +71,21 @@ export function readConfig(): StackConfig {
   const namespaceName = parsed.data.namespace.name ?? environment;
   const hasSlackToken = SLACK_TOKEN in pulumi.runtime.allConfig();
   return { ...parsed.data, environment, namespaceName, hasSlackToken, configSecrets };
+}
+
+/** The images that an environment runs beside the release's. */
+export function imagesBeside({ verification, database }: Config): ImagesByKey {
+  const suites = verification.run.map((name) => [
+    `baton:verification.suites.${name}.image`,
+    verification.suites[name]?.image,
+  ]);
+  const images = [
+    ...suites,
+    ["baton:database.client", database?.client],
+    ["baton:database.migration.image", database?.migration.image],
+    ["baton:database.integrity.image", database?.integrity?.image],
+  ];
+  return Object.fromEntries(images.filter(([, image]) => image !== undefined)) as ImagesByKey;
 }
 
 interface RawConfig {

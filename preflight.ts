@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { checkApprovals, projectFolder } from "./approvals";
 import { checkCluster } from "./cluster";
 import { Refusal, type StackConfig } from "./config";
+import type { LoadedFiles } from "./ledger/loaded-files";
 import type { StackState } from "./stack-state";
 import { RegistryError } from "./registry/errors";
 import { openRegistry } from "./registry/registry";
@@ -24,7 +25,11 @@ import type { DatabasePlan } from "./release/schema";
  * @throws Refusal with every reason against it: the release's, the registry's, the cluster's and those
  * of shared keys, then what people's approvals leave open.
  */
-export async function preflight(config: StackConfig, state: StackState): Promise<Cleared> {
+export async function preflight(
+  config: StackConfig,
+  state: StackState,
+  loaded?: LoadedFiles,
+): Promise<Cleared> {
   const [release, cluster, keys] = await Promise.all([
     resolveRelease(config, state),
     checkCluster(config.environment, config.cluster.context),
@@ -37,7 +42,9 @@ export async function preflight(config: StackConfig, state: StackState): Promise
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return { release: undefined };
   const database = await planDatabase(config, release.ok, state);
-  const approvals = await checkApprovals(config, release.ok, database, () => lastRelease(state));
+  const approvals = await checkApprovals(config, release.ok, database, loaded, () =>
+    lastRelease(state),
+  );
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
   return { release: release.ok, database, breakGlass: approvals.breakGlass };
 }

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
+import { listOf, orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
 import type { Request, Wish } from "../ledger/ledger";
 import type { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
@@ -91,6 +91,13 @@ export async function request(
     });
   }
   const made = await latestRequest(context, environment);
+  const differences = (await project.differencesFrom(made.commit)) ?? [];
+  if (differences.length > 0) {
+    print(
+      `${environment}: the plan is of this folder, and not of the request's commit: ${listOf(differences)}. ` +
+        "Where only the commit is checked out, it is another plan: commit or remove them, and ask anew.",
+    );
+  }
   const facts = await readFacts(context);
   const gate = await gateOf(context, made, text, facts);
   const known = { gate, preview, running, facts, options };

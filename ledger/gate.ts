@@ -1,7 +1,14 @@
 import { isDeepStrictEqual } from "node:util";
 import { countedApprovals, policyFor, stricter, type Word } from "../release/approval";
 import { approvalsTerm, expiryTerm, fails, passes, type Term } from "../release/gate";
-import { movedParts, parseParts, type Plan, type PlanPart } from "../release/plan";
+import {
+  isSamePart,
+  isShortened,
+  movedParts,
+  parseParts,
+  type Plan,
+  type PlanPart,
+} from "../release/plan";
 import type { SchemaChange } from "../release/schema";
 import { settingsDifference } from "../release/settings-difference";
 import type { Target } from "../release/way-back";
@@ -198,7 +205,7 @@ function isUnattended(
 ): boolean {
   if (unattended === undefined || last === undefined) return false;
   const same = ["secrets", "policy", "lockfile", "program"] as const;
-  if (same.some((part) => request.parts[part] !== last.parts[part])) return false;
+  if (same.some((part) => !isSamePart(request.parts, last.parts, part))) return false;
   const allowed = unattended.settings.map((key) => `settings.config.${key}`);
   return settingsDifference(last.config.settings, present.settings).every(({ path }) =>
     allowed.includes(path),
@@ -287,13 +294,26 @@ export async function planTerm(
     there && project.planOf(there.config, { program, allowedSigners: there.allowedSigners }),
   ]);
   const anew = `ask anew with \`baton request ${environment}\``;
+  if (isShortened(request.parts)) {
+    const says = "kept with shortened hashes, which another plan could match";
+    return fails(name, says, {
+      where: environment,
+      property: "the request",
+      value: says,
+      expected: "a request with whole hashes, as this version makes it",
+      fix: anew.replace("ask", "Ask"),
+    });
+  }
   const moved = movedParts(request.parts, plan.parts);
   if (request.plan !== plan.hash || moved.length > 0) {
     const what = moved.join(", ") || "the request itself";
-    return fails(name, `${what} moved since the request`, {
+    const files = moved.some((part) => part === "program" || part === "lockfile")
+      ? await movedFiles(project, request.commit)
+      : "";
+    return fails(name, `${what} moved since the request${files}`, {
       where: environment,
       property: "the plan",
-      value: `another one: ${what} moved since the request`,
+      value: `another one: ${what} moved since the request${files}`,
       expected: `the plan that was requested for ${tag}`,
       fix: `Undo that, or ${anew}`,
     });
@@ -331,6 +351,23 @@ export async function planTerm(
 
 const EMPTY = parseParts("");
 
+/** Which files of the program are others here than in a request's commit. */
+async function movedFiles(project: Project, commit: string): Promise<string> {
+  const differences = await project.differencesFrom(commit);
+  if (differences === undefined) return "";
+  if (differences.length === 0) {
+    return " (each file is as in its commit: it was asked for with others, such as files that git ignores)";
+  }
+  return ` (compared with its commit, ${listOf(differences)})`;
+}
+
+/** The first few of many, for a sentence. */
+export function listOf(texts: readonly string[]): string {
+  const [shown, others] = [texts.slice(0, FEW), texts.length - FEW];
+  return shown.join(", ") + (others > 0 ? `, and ${others} more` : "");
+}
+const FEW = 5;
+
 /**
  * Whether a way back returns to what this environment has verifiably run before: people approved it
  * then. Its settings are the stack file's as of then, or what they had become by the defaults of then.
@@ -357,7 +394,7 @@ export async function isKnownWayBack(
   if (!hasRun) return false;
   const known = same.length > 0 ? same : deployed;
   if (known.length === 0) return true;
-  if (known.some(({ parts }) => parts.settings === plan.parts.settings)) return true;
+  if (known.some(({ parts }) => isSamePart(parts, plan.parts, "settings"))) return true;
   const { settings } = splitSecrets(present.settings);
   for (const commit of new Set(known.map((outcome) => outcome.commit))) {
     const stackFile = await ledger.show(commit, project.stackFile(environment));

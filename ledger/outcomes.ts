@@ -3,7 +3,7 @@ import { MOVING_KEYS } from "../config-schema";
 import type { Word } from "../release/approval";
 import type { HoldEntry } from "../release/holds";
 import { notRoutine, parseOperations } from "../release/operations";
-import { movedParts } from "../release/plan";
+import { PLAN_PARTS } from "../release/plan";
 import { formatTime, STAMPS_DIFFER } from "../release/time";
 import type { Target } from "../release/way-back";
 import { committed, judge, policyOf, signersOf, type LastDeployed, type Policy } from "./gate";
@@ -382,6 +382,6 @@ function contradictions(outcome: LedgerOutcome, request: Request): string[] {
   const same = ["tag", "digest", "version", "plan", "hotfix"] as const;
   return [
     ...same.filter((key) => outcome[key] !== request[key]),
-    ...movedParts(outcome.parts, request.parts),
+    ...PLAN_PARTS.filter((part) => outcome.parts[part] !== request.parts[part]),
   ];
 }

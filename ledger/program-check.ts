@@ -1,12 +1,16 @@
 import { policyFor, stricter } from "../release/approval";
 import { problemsOf } from "../release/gate";
+import { unpinnedImages, type ImagesByKey } from "../release/images";
 import { movedParts, type PlanPart } from "../release/plan";
 import type { Problem } from "../release/problem";
 import type { SchemaChange } from "../release/schema";
 import type { Target } from "../release/way-back";
+import { runProblems } from "./caller";
 import { approvalsOf, committed, isKnownWayBack, planTerm } from "./gate";
 import { Ledger } from "./ledger";
+import type { LoadedFiles } from "./loaded-files";
 import { readOutcomes, type EnvironmentOutcomes } from "./outcomes";
+import { UncoveredProgram, type Program } from "./program-files";
 import { Project } from "./project";
 
 /** What a program is about to deploy. */
@@ -19,6 +23,9 @@ export interface Deployment {
   readonly digest: string;
   /** What it does to the environment's database. */
   readonly change?: SchemaChange | undefined;
+  readonly images?: ImagesByKey;
+  /** What this program has loaded, where it is a program that runs. */
+  readonly loaded?: LoadedFiles | undefined;
   readonly now: Date;
   /** The release that runs by the stack's own state. */
   readonly running: () => Promise<Target | undefined>;
@@ -45,7 +52,9 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   const goesBack = present.rollbackOf !== undefined;
   // Asked first: whatever else cannot be found out does not stand in its way.
   if (goesBack) {
-    const target = { environment, digest, plan: await project.planOf(present) };
+    // Only its settings are compared: the program's files need no hash.
+    const plan = await project.planOf(present, { program: { files: {}, lockfile: {} } });
+    const target = { environment, digest, plan };
     const runs = await running();
     if (await isKnownWayBack(project, ledger, present, target, proven, runs)) return [];
   }
@@ -66,9 +75,22 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
+  const program = await project.program().catch((error: unknown) => {
+    if (error instanceof UncoveredProgram) return error;
+    throw error;
+  });
+  if (program instanceof UncoveredProgram) return program.problems;
+  const name = project.stackFile(environment);
+  const file = { name, text: await project.text(name) };
+  const beside = [
+    ...runProblems(environment, file, project.tsconfig),
+    ...runningProblems(project, program, deployment),
+    ...unpinnedImages(environment, deployment.images ?? {}),
+  ];
   const request = inGit ? await ledger.request(environment) : undefined;
   if (request === undefined) {
     return [
+      ...beside,
       {
         where: environment,
         property: "the request",
@@ -78,26 +100,50 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
-  const plan = await project.planOf(present);
+  const plan = await project.planOf(present, { program });
   // Of secrets a program knows no ciphertext: the stack file has it, and must be what is deployed.
   const stackFile = await project.read(environment);
   const config = project.parse(environment, stackFile);
-  const asked = await project.planOf(config);
+  const asked = await project.planOf(config, { program });
   const differing = movedParts(plan.parts, asked.parts).filter((part) => !UNKNOWN.includes(part));
   if (differing.length > 0) {
     return [
+      ...beside,
       {
         where: environment,
         property: "the configuration",
-        value: `another one than ${project.stackFile(environment)}: ${differing.join(", ")} differ`,
+        value: `another one than ${name}: ${differing.join(", ")} differ`,
         expected: "the stack file that was approved",
-        fix: "Deploy without --config and --config-file",
+        fix:
+          config.beside["environment"] === undefined
+            ? "Deploy without --config and --config-file"
+            : `Deploy without --config and --config-file, and write into ${name} what the imported environments set as pulumiConfig`,
       },
     ];
   }
   const approvals = await approvalsOf(project, ledger, request, config, last, change, now);
   const terms = approvals.terms.filter(({ name }) => name !== "approvals" || !approvals.unattended);
-  return problemsOf([await planTerm(project, ledger, request, stackFile), ...terms]);
+  const plans = await planTerm(project, ledger, request, stackFile);
+  return [...beside, ...problemsOf([plans, ...terms])];
+}
+
+/** What runs and is not what was hashed. */
+function runningProblems(
+  project: Project,
+  program: Program,
+  { environment, loaded }: Deployment,
+): readonly Problem[] {
+  if (loaded === undefined) return [];
+  if (loaded.layout.base === project.layout.base) return loaded.problems(program, true);
+  return [
+    {
+      where: environment,
+      property: "the program",
+      value: `the one of ${loaded.layout.base}`,
+      expected: `that of ${project.layout.base}, as Pulumi.yaml and its main say`,
+      fix: "Correct main in Pulumi.yaml or package.json",
+    },
+  ];
 }
 
 /** What a running program cannot know of its plan. */

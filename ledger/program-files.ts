@@ -1,12 +1,11 @@
-import { execa } from "execa";
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
-
-/** The folders the program loads from, beside the files at the root of its own. */
-export const PROGRAM_FOLDERS = ["components", "ledger", "provider", "registry", "release", "sdks"];
-const LOCKFILE = "package-lock.json";
-/** What an import without an ending may find, and what says where the program begins. */
-const ROOT_FILE = /^(?!\.|package-lock\.json$).*\.(ts|js|json|node)$/;
+import { createHash } from "node:crypto";
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { basename, dirname, join, relative, resolve, sep } from "node:path";
+import { parseJson } from "../release/json";
+import { isTree, type Tree } from "../release/merge";
+import type { Problem } from "../release/problem";
+import { Refusal } from "./refusal";
 
 /** Hashes of what runs, by its path. */
 export interface Program {
@@ -15,43 +14,307 @@ export interface Program {
   readonly lockfile: Readonly<Record<string, string>>;
 }
 
-/**
- * Git's hash of every file that the program loads, as they are in the working tree: what would
- * run. Paths are relative to the program's folder; it need not be a repository.
- */
-export async function hashProgram(folder: string): Promise<Program> {
-  const root = await readdir(folder, { withFileTypes: true });
-  const paths = root
-    .filter((entry) => !entry.isDirectory() && ROOT_FILE.test(entry.name))
-    .map(({ name }) => name);
-  for (const name of PROGRAM_FOLDERS) {
-    if (root.some((entry) => entry.name === name)) paths.push(...(await filesIn(folder, name)));
+/** A program that no plan can cover whole. */
+export class UncoveredProgram extends Refusal {
+  constructor(readonly problems: readonly Problem[]) {
+    super(problems);
   }
-  const files = paths.sort();
-  const lockfile = root.some(({ name }) => name === LOCKFILE) ? [LOCKFILE] : [];
-  const hashes = await hashFiles(folder, [...files, ...lockfile]);
-  const of = (names: readonly string[]) =>
-    Object.fromEntries(names.map((name) => [name, hashes.get(name) ?? ""]));
-  return { files: of(files), lockfile: of(lockfile) };
 }
 
-async function filesIn(folder: string, path: string): Promise<string[]> {
-  const entries = await readdir(join(folder, path), { withFileTypes: true });
-  const nested = entries.map(async (entry) => {
-    // Installed packages are the lockfile's.
-    if (entry.name === "node_modules") return [];
-    const child = `${path}/${entry.name}`;
-    return entry.isDirectory() ? filesIn(folder, child) : [child];
-  });
-  return (await Promise.all(nested)).flat();
+/**
+ * Folders at the top that are no part of a program: a change to them voids no approval, and loading
+ * or reading a file of theirs is refused while the program runs. Packages are the lockfile's.
+ */
+const APART = [
+  ...[".git", ".pulumi", ".sandbox", "node_modules"],
+  ...["app", "bench", "coverage", "docs", "sandbox", "test"],
+];
+/** A folder of git's own, of a submodule too. */
+const GIT = ".git";
+const MODULES = "node_modules";
+/** Pulumi.yaml and stack files, which the plan has by their values, and drafts of them. */
+const STACK_FILE = /^Pulumi(\.[^./]+)?\.yaml(\.\d+\.tmp)?$/;
+const LOCKFILES = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"];
+const PLUG_AND_PLAY = [".pnp.cjs", ".pnp.js", ".pnp.loader.mjs"];
+/** Files above the program that decide how Node, package managers, git or TypeScript read it. */
+const DECIDING =
+  /^(package\.json|tsconfig[^/]*\.json|\.npmrc|\.yarnrc(\.yml)?|\.pnpmfile\.cjs|pnpm-workspace\.yaml|\.swcrc|\.gitattributes|\.nvmrc|\.node-version|\.tool-versions)$/;
+
+/** Where the files of a program are, and what is no part of it. */
+export class ProgramLayout {
+  /** The folder of which everything is the program, but for what is apart. */
+  readonly base: string;
+  /** The folder of the lockfile that governs the program; without one, its own. */
+  readonly root: string;
+  readonly lockfiles: readonly string[];
+  /** The folder of the installed packages, where links lead. */
+  readonly installed: string;
+  /** Packages outside the base that dependencies link, by name. */
+  readonly linked = new Map<string, string>();
+  /** Packages in the base that dependencies link: to install them may write files there. */
+  readonly local = new Set<string>();
+  private readonly project: string;
+  private known: Tree | undefined;
+
+  /**
+   * @param folder the Pulumi project's
+   * @param main the program's folder or file, relative to that
+   */
+  constructor(folder: string, main = ".") {
+    this.project = realpathSync(folder);
+    const named = realpathSync(resolve(folder, main));
+    const program = statSync(named).isDirectory() ? named : dirname(named);
+    this.base = isInside(this.project, program) ? this.project : program;
+    const { root, lockfiles } = findLockfiles(program);
+    this.root = root;
+    this.lockfiles = lockfiles;
+    const modules = join(root, MODULES);
+    this.installed = existsSync(modules) ? realpathSync(modules) : modules;
+    for (const from of [this.base, program]) this.findLinked(from);
+  }
+
+  /** A path as plans have it. */
+  nameOf(path: string): string {
+    for (const [name, folder] of this.linked) {
+      if (isInside(folder, path)) return slashed(join(MODULES, name, relative(folder, path)));
+    }
+    return slashed(relative(this.base, path));
+  }
+
+  /** What is apart of the base and has a file: a folder's name, or the file's own; else nothing. */
+  apartOf(file: string): string | undefined {
+    const folders = relative(this.base, file).split(sep);
+    const name = folders.pop() ?? "";
+    const [first = ""] = folders;
+    // A disk that takes Docs for docs finds the same file by both.
+    if (APART.includes(first.toLowerCase())) return first;
+    if (folders.includes(GIT)) return GIT;
+    return this.isStackFile(file) ? name : undefined;
+  }
+
+  isStackFile(file: string): boolean {
+    const isAtTop = [this.base, this.project].includes(dirname(file));
+    return isAtTop && STACK_FILE.test(basename(file));
+  }
+
+  /** Whether the files of a folder of the base are the program's. */
+  isCovered(folder: string): boolean {
+    return this.apartOf(join(folder, "any")) === undefined;
+  }
+
+  /** Whether a folder of packages is one that the lockfile describes. */
+  describes(modules: string): boolean {
+    if (modules === join(this.root, MODULES)) return true;
+    const names = readdirSync(modules, { withFileTypes: true });
+    if (this.lockfiles.includes("pnpm-lock.yaml")) {
+      const scoped = names.flatMap((entry) =>
+        entry.isDirectory() && entry.name.startsWith("@")
+          ? readdirSync(join(modules, entry.name), { withFileTypes: true })
+          : [entry],
+      );
+      return scoped.every((entry) => entry.isSymbolicLink() || entry.name.startsWith("."));
+    }
+    const start = `${slashed(relative(this.root, modules))}/`;
+    const listed = Object.keys(this.packages ?? {});
+    return listed.some((key) => key.startsWith(start));
+  }
+
+  /** What npm's lockfile says of each package, by its folder; nothing of another lockfile. */
+  get packages(): Tree | undefined {
+    const name = this.lockfiles.find((lockfile) => lockfile.endsWith(".json"));
+    if (name === undefined) return undefined;
+    this.known ??= (parseJson(readFileSync(join(this.root, name), "utf8")) ?? {}) as Tree;
+    return isTree(this.known["packages"]) ? this.known["packages"] : undefined;
+  }
+
+  /** Finds dependencies of a package that are links to folders of the repository, and theirs. */
+  private findLinked(from: string): void {
+    const manifest = join(from, "package.json");
+    const values = existsSync(manifest) ? parseJson(readFileSync(manifest, "utf8")) : undefined;
+    const groups = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
+    const names = groups.flatMap((group) => {
+      const dependencies = isTree(values) ? values[group] : undefined;
+      return isTree(dependencies) ? Object.keys(dependencies) : [];
+    });
+    for (const name of names) {
+      const path = upwards(from).find((folder) => existsSync(join(folder, MODULES, name)));
+      const target = path && realpathSync(join(path, MODULES, name));
+      if (target === undefined || target.split(sep).includes(MODULES)) continue;
+      if (this.local.has(target) || this.linked.has(name)) continue;
+      if (isInside(this.base, target) && this.isCovered(target)) this.local.add(target);
+      else this.linked.set(name, target);
+      this.findLinked(target);
+    }
+  }
 }
 
-async function hashFiles(folder: string, paths: string[]): Promise<Map<string, string>> {
-  if (paths.length === 0) return new Map();
-  const { stdout } = await execa("git", ["hash-object", "--stdin-paths"], {
-    cwd: folder,
-    input: paths.join("\n"),
+/**
+ * SHA-256 of every file that the program could load, byte for byte as they are on disk: neither git
+ * nor its filters take part, and what git ignores is in it. Paths are relative to the program's
+ * folder; it need not be in a repository.
+ * @param folder the Pulumi project's
+ * @param main the program's folder or file, relative to that
+ * @throws UncoveredProgram when a file is there of which a hash would not say what runs.
+ */
+export async function hashProgram(folder: string, main = "."): Promise<Program> {
+  const layout = new ProgramLayout(folder, main);
+  const problems: Problem[] = [];
+  const paths = [layout.base, ...layout.linked.values()].flatMap((top) =>
+    filesBelow(layout, top, problems),
+  );
+  paths.push(...decidingAbove(layout, problems));
+  const locks = layout.lockfiles.map((name) => join(layout.root, name));
+  const others = paths.filter((path) => !locks.includes(path));
+  const [files, lockfile] = await Promise.all([
+    hashFiles(layout, others),
+    hashFiles(layout, locks),
+  ]);
+  if (locks.length === 0 && existsSync(layout.installed)) problems.push(noLockfile());
+  problems.push(...outsideTypeScript(layout, files));
+  if (problems.length > 0) throw new UncoveredProgram(problems);
+  return { files, lockfile };
+}
+
+/** Git's id of a file with these bytes, as long as the one that it is compared with. */
+export function blobId(bytes: Buffer, like: string): string {
+  const hash = createHash(like.length > 40 ? "sha256" : "sha1");
+  return hash.update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
+}
+
+export function isInside(folder: string, path: string): boolean {
+  return path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+}
+
+async function hashFiles(
+  layout: ProgramLayout,
+  paths: readonly string[],
+): Promise<Record<string, string>> {
+  const entries = paths.map(async (path) => {
+    const hash = createHash("sha256")
+      .update(await readFile(path))
+      .digest("hex");
+    return [layout.nameOf(path), hash] as const;
   });
-  const hashes = stdout.split("\n");
-  return new Map(paths.map((path, index) => [path, hashes[index] ?? ""]));
+  const hashes = await Promise.all(entries);
+  return Object.fromEntries(hashes.sort(([one], [other]) => (one < other ? -1 : 1)));
+}
+
+function filesBelow(layout: ProgramLayout, folder: string, problems: Problem[]): string[] {
+  const inBase = isInside(layout.base, folder);
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    const refuse = (value: string, expected: string, fix: string) => {
+      const property = slashed(relative(layout.base, path));
+      problems.push({ where: WHERE, property: shown(property), value, expected, fix });
+      return [];
+    };
+    if (entry.name === GIT) return [];
+    if (inBase && entry.isFile() && layout.apartOf(path) !== undefined) return [];
+    if (inBase && entry.isDirectory() && entry.name !== MODULES && !layout.isCovered(path)) {
+      return [];
+    }
+    if (/[\p{Cc}\uFFFD]/u.test(entry.name)) {
+      const fix = "Give it another name, or remove it";
+      return refuse("a name that cannot be shown", "a name of visible characters", fix);
+    }
+    if (entry.name === MODULES) {
+      if (path === join(layout.root, MODULES)) return [];
+      if (entry.isDirectory() && layout.describes(path)) return [];
+      const expected = `packages in ${shown(join(layout.root, MODULES))} only, which the lockfile describes`;
+      return refuse("none of the lockfile's", expected, "Remove it, and install anew");
+    }
+    if (PLUG_AND_PLAY.includes(entry.name)) {
+      const fix = "Set nodeLinker: node-modules in .yarnrc.yml, and install anew";
+      return refuse("Yarn's Plug'n'Play", "packages in node_modules", fix);
+    }
+    if (entry.isDirectory()) return filesBelow(layout, path, problems);
+    if (entry.isFile()) return [path];
+    const value = entry.isSymbolicLink() ? "a link" : "no regular file";
+    const expected = "a regular file, as all that is here is part of the plan";
+    return refuse(value, expected, "Put a copy in its place, or remove it");
+  });
+}
+
+/** What stands in the folders between the program's and its lockfile's. */
+function decidingAbove({ base, root }: ProgramLayout, problems: Problem[]): string[] {
+  if (base === root || !isInside(root, base)) return [];
+  const folders = upwards(dirname(base)).filter((folder) => isInside(root, folder));
+  return folders.flatMap((folder) =>
+    readdirSync(folder)
+      .filter((name) => DECIDING.test(name) || PLUG_AND_PLAY.includes(name))
+      .map((name) => join(folder, name))
+      .filter((path) => {
+        const isPlain =
+          lstatSync(path).isFile() && !PLUG_AND_PLAY.some((one) => path.endsWith(one));
+        if (isPlain) return true;
+        problems.push({
+          where: WHERE,
+          property: shown(path),
+          value: "a link, or Yarn's Plug'n'Play",
+          expected: "a regular file, as it decides how the program is read",
+          fix: "Put a copy in its place, or remove it",
+        });
+        return false;
+      }),
+  );
+}
+
+/** Files of TypeScript's configuration that are taken from where no hash reaches. */
+function outsideTypeScript(
+  layout: ProgramLayout,
+  hashed: Readonly<Record<string, string>>,
+): Problem[] {
+  const configs = Object.keys(hashed).filter((name) => /(^|\/)tsconfig[^/]*\.json$/.test(name));
+  return configs
+    .filter((name) => !name.startsWith(`${MODULES}/`))
+    .flatMap((name) => {
+      const path = join(layout.base, name);
+      const [, extended = ""] = EXTENDS.exec(readFileSync(path, "utf8")) ?? [];
+      return [...extended.matchAll(/"((?:\.|\/)[^"]*)"/g)].flatMap(([, given = ""]) => {
+        const target = resolve(dirname(path), given);
+        const names = [target, `${target}.json`].map((one) => layout.nameOf(one));
+        if (names.some((one) => Object.hasOwn(hashed, one))) return [];
+        const expected = "a file of the program, or of the folders up to its lockfile";
+        const fix = "Take over what is needed of it";
+        return [{ where: WHERE, property: `${name}: extends`, value: given, expected, fix }];
+      });
+    });
+}
+const EXTENDS = /"extends"\s*:\s*("[^"]*"|\[[^\]]*\])/;
+
+function noLockfile(): Problem {
+  return {
+    where: WHERE,
+    property: "the lockfile",
+    value: "missing",
+    expected: `one of ${LOCKFILES.join(", ")} beside ${MODULES}`,
+    fix: "Let your package manager write it, and commit it",
+  };
+}
+
+const WHERE = "the program";
+
+/** The nearest folder with a lockfile, up to the repository's own. */
+function findLockfiles(program: string): { root: string; lockfiles: string[] } {
+  for (const folder of upwards(program)) {
+    const lockfiles = LOCKFILES.filter((name) => existsSync(join(folder, name)));
+    if (lockfiles.length > 0) return { root: folder, lockfiles };
+    if (existsSync(join(folder, GIT))) break;
+  }
+  return { root: program, lockfiles: [] };
+}
+
+/** A folder and all above it. */
+function upwards(folder: string): string[] {
+  const above = dirname(folder);
+  return above === folder ? [folder] : [folder, ...upwards(above)];
+}
+
+function slashed(path: string): string {
+  return path.split(sep).join("/");
+}
+
+/** A path as it may stand in a line of text. */
+function shown(path: string): string {
+  return /[\p{Cc}\uFFFD]/u.test(path) ? JSON.stringify(path) : path;
 }

@@ -1,5 +1,5 @@
-import { readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { parse, YAMLParseError } from "yaml";
 import { MOVING_KEYS } from "../config-schema";
 import { FLOW_FILE, PROTECTED_BRANCH, ProtectedBranches } from "../release/flow";
@@ -8,7 +8,8 @@ import { orderPath } from "../release/path";
 import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
-import { hashProgram, type Program } from "./program-files";
+import { Git } from "./git";
+import { blobId, hashProgram, isInside, ProgramLayout, type Program } from "./program-files";
 import { Refusal } from "./refusal";
 import {
   parseGivenConfig,
@@ -188,7 +189,53 @@ export class Project {
 
   /** The program as its files are now. */
   async program(): Promise<Program> {
-    return hashProgram(resolve(this.folder, this.file.main));
+    return hashProgram(this.folder, this.file.main);
+  }
+
+  /** What Pulumi.yaml names as TypeScript's configuration, in place of tsconfig.json. */
+  get tsconfig(): unknown {
+    const runtime = this.file.others["runtime"];
+    const options = isTree(runtime) ? runtime["options"] : undefined;
+    return isTree(options) ? options["tsconfig"] : undefined;
+  }
+
+  /** Where the program's files are, and what is no part of it. */
+  get layout(): ProgramLayout {
+    return new ProgramLayout(this.folder, this.file.main);
+  }
+
+  /**
+   * Files of the program that are others here than in a commit, for people; nothing where that
+   * commit is of another repository. Git tells its ids only: what is here is hashed as it is.
+   */
+  async differencesFrom(commit: string): Promise<string[] | undefined> {
+    const { layout } = this;
+    const list = await new Git(layout.base).try("ls-tree", "-r", "-z", commit);
+    if (list === undefined) return undefined;
+    const entries = [...list.matchAll(/\d+ blob (\w+)\t([^\0]+)\0/g)];
+    const committed = new Map(entries.map(([, id = "", path = ""]) => [path, id]));
+    const { files, lockfile } = await this.program();
+    const here = Object.keys({ ...files, ...lockfile }).filter((name) => !OUTSIDE.test(name));
+    const others = here.map(async (name) => {
+      const id = committed.get(name);
+      // To install a package of the repository may write files into its folder.
+      const isInstalled = [...layout.local].some((folder) =>
+        isInside(folder, join(layout.base, name)),
+      );
+      if (id === undefined) return isInstalled ? [] : `${name} is not in it`;
+      const bytes = await readFile(join(layout.base, name));
+      if (blobId(bytes, id) === id) return [];
+      const plain = Buffer.from(bytes.toString("latin1").replaceAll("\r\n", "\n"), "latin1");
+      if (blobId(plain, id) !== id) return `${name} is another one`;
+      return `${name} has other line endings, which \`* text eol=lf\` in .gitattributes settles`;
+    });
+    const gone = [...committed.keys()].filter(
+      (name) => !here.includes(name) && layout.apartOf(join(layout.base, name)) === undefined,
+    );
+    return [
+      ...(await Promise.all(others)).flat(),
+      ...gone.map((name) => `${name} is missing here`),
+    ];
   }
 
   /**
@@ -217,3 +264,6 @@ export class Project {
     });
   }
 }
+
+/** What a plan has from outside the program's folder. */
+const OUTSIDE = /^(\.\.|node_modules)\//;

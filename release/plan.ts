@@ -23,17 +23,18 @@ export type PlanContents = Readonly<Record<PlanPart, unknown>>;
 export interface Plan {
   /** SHA-256 of all parts, in hexadecimal digits. */
   readonly hash: string;
-  /** Of each part, as many digits of its hash as tell it from another. */
+  /** SHA-256 of each part. Entries of former versions have its first digits, and equal none. */
   readonly parts: Readonly<Record<PlanPart, string>>;
 }
 
-/** How many digits of a hash people see, and refs hold. */
+/** How many digits of a hash people see, and the names of refs hold. Only whole hashes decide. */
 const SHOWN = 12;
+const WHOLE = /^[0-9a-f]{64}$/;
 
 export function planOf(contents: PlanContents): Plan {
   const hashes = PLAN_PARTS.map((part) => [part, sha256(canonical(contents[part]))] as const);
-  const parts = Object.fromEntries(hashes.map(([part, hash]) => [part, hash.slice(0, SHOWN)]));
-  return { hash: sha256(canonical(hashes)), parts: parts as Plan["parts"] };
+  const parts = Object.fromEntries(hashes) as Plan["parts"];
+  return { hash: sha256(canonical(hashes)), parts };
 }
 
 export function shortHash(hash: string): string {
@@ -45,12 +46,22 @@ export function shortDigest(digest: string): string {
   return digest.slice(0, "sha256:".length + SHOWN);
 }
 
-/** The parts in which two plans differ, in their order. */
+/** The parts in which two plans differ, in their order; what is no whole hash differs from all. */
 export function movedParts(one: Plan["parts"], other: Plan["parts"]): PlanPart[] {
-  return PLAN_PARTS.filter((part) => one[part] !== other[part]);
+  return PLAN_PARTS.filter((part) => !isSamePart(one, other, part));
 }
 
-/** One line: `tag=0123… digest=4567… …`. */
+/** Whether two plans agree in a part. */
+export function isSamePart(one: Plan["parts"], other: Plan["parts"], part: PlanPart): boolean {
+  return WHOLE.test(one[part]) && one[part] === other[part];
+}
+
+/** Whether an entry keeps the first digits of its plan's parts only, as former versions wrote it. */
+export function isShortened(parts: Plan["parts"]): boolean {
+  return PLAN_PARTS.some((part) => parts[part] !== "" && !WHOLE.test(parts[part]));
+}
+
+/** One line with whole hashes: `tag=0123… digest=4567… …`. */
 export function formatParts(parts: Plan["parts"]): string {
   return PLAN_PARTS.map((part) => `${part}=${parts[part]}`).join(" ");
 }

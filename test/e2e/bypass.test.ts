@@ -135,8 +135,8 @@ describe("around the approvals", () => {
     ledger = new Ledger(await Project.open(scene.folder));
     const steps = `echo '{"steps":'"$(cat steps-$stack 2>/dev/null || echo '[${JSON.stringify(ROUTINE)}]')"'}'`;
     scene.write(
-      "bin/pulumi",
-      scene.read("bin/pulumi").replace(/^ {2}echo '\{"steps":\[\{.*$/m, () => `  ${steps}`),
+      ".pulumi/bin/pulumi",
+      scene.read(".pulumi/bin/pulumi").replace(/^ {2}echo '\{"steps":\[\{.*$/m, () => `  ${steps}`),
     );
     const dan = `dan@example.com pgp ${keys.fingerprint("dan")}\n`;
     scene.write("allowed-signers", keys.line("ann") + keys.line("bob") + dan);

@@ -25,6 +25,8 @@ describe("a run that a tag has started (long)", () => {
     ];
     for (const folder of [remote, join(project.folder, ".git")]) await remove(folder);
     await scene.deploy("dev", `build-${good}`);
+    // Where people approve, an image beside the release's needs a digest.
+    await project.edit("qa", { "baton:verification": { run: ["smoke"] } });
     await project.setConfig("qa", "baton:approval.required", "1");
     await project.setConfig("qa", "baton:deployedBy", "pulumi-deployments");
     await project.setConfig("qa", "baton:rollout.progressDeadlineSeconds", "20");

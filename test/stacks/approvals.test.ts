@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "yaml";
@@ -19,8 +19,14 @@ describe("a plain `pulumi up` where people have to approve", () => {
   const { warn } = pulumi.log;
   const root = pulumi.runtime.getRootDirectory;
   let warnings: string[];
-  before(async () => (harness = await ProgramHarness.start()));
-  after(async () => harness.stop());
+  before(async () => {
+    process.env["NPM_CONFIG_USERCONFIG"] = "/dev/null";
+    harness = await ProgramHarness.start();
+  });
+  after(async () => {
+    delete process.env["NPM_CONFIG_USERCONFIG"];
+    await harness.stop();
+  });
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), "baton-test-"));
     writeFileSync(join(folder, "Pulumi.yaml"), "name: baton\nruntime: nodejs\n");
@@ -43,7 +49,12 @@ describe("a plain `pulumi up` where people have to approve", () => {
   const qa = (more: Omit<RunOptions, "stack"> = {}) =>
     release(harness, "qa", {
       ...more,
-      config: { approval: APPROVAL, imageDigest: digest(), ...more.config },
+      config: {
+        approval: APPROVAL,
+        imageDigest: digest(),
+        verification: { run: ["smoke"] },
+        ...more.config,
+      },
     });
   const digest = () => harness.registry.push("build 45", "dev-45");
   const git = (...args: string[]) => {
@@ -110,6 +121,31 @@ describe("a plain `pulumi up` where people have to approve", () => {
     await harness.run(qa({ preview: true }));
     await approve();
     assert.ok(!("breakGlass" in (await harness.run(qa())).outputs), "it was none");
+  });
+
+  it("takes no image of a suite by a tag, of which a preview warns", async () => {
+    const unpinned = { config: { verification: { run: ["smoke", "regression"] } } };
+    const said =
+      /baton:verification\.suites\.regression\.image is podinfo-tests:1; expected an image with/;
+    assert.match(await harness.refusal(qa(unpinned)), said);
+    assert.deepEqual(warnings, []);
+    await harness.run(qa({ ...unpinned, preview: true }));
+    assert.match(warnings.join("\n"), said);
+    const suites = { regression: { image: `podinfo-tests@sha256:${"a".repeat(64)}` } };
+    const pinned = { config: { verification: { suites, run: ["smoke", "regression"] } } };
+    assert.doesNotMatch(await harness.refusal(qa(pinned)), /image/);
+  });
+
+  it("takes no reason where an imported environment may have given it", async () => {
+    process.env["BATON_BREAK_GLASS"] = "why not";
+    await harness.run(qa({ preview: true }));
+    await approve();
+    const file = join(folder, "Pulumi.qa.yaml");
+    writeFileSync(file, `environment: [team/aws]\n${readFileSync(file, "utf8")}`);
+    assert.match(
+      await harness.refusal(qa()),
+      /environment team\/aws is not pinned; .*; BATON_BREAK_GLASS counts only where whoever calls/,
+    );
   });
 
   it("takes no empty reason", async () => {

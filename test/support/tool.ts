@@ -205,11 +205,11 @@ export class ToolScene {
 
   private make(stackFiles: Readonly<Record<string, string>>): void {
     const { registry } = this;
-    mkdirSync(join(this.folder, ".pulumi"));
-    mkdirSync(join(this.folder, "bin"));
-    writeFileSync(join(this.folder, "bin/pulumi"), FAKE_PULUMI, { mode: 0o755 });
-    process.env["PATH"] = [join(this.folder, "bin"), this.path].join(delimiter);
-    this.write(".gitignore", ".pulumi\nbin\n");
+    const bin = join(this.folder, ".pulumi/bin");
+    mkdirSync(bin, { recursive: true });
+    writeFileSync(join(bin, "pulumi"), FAKE_PULUMI, { mode: 0o755 });
+    process.env["PATH"] = [bin, this.path].join(delimiter);
+    this.write(".gitignore", ".pulumi\n");
     this.write(
       "Pulumi.yaml",
       `name: ${this.project}

@@ -46,7 +46,7 @@ esac
 RUN
 `;
 const RUN_PULUMI = String.raw`[ -z "$AFTER" ] || trap "$AFTER" EXIT
-. "$BATON_SCENE/bin/pulumi"`;
+. "$BATON_SCENE/.pulumi/bin/pulumi"`;
 const RUN_GIT = String.raw`[ -z "$AFTER" ] && exec REAL "$@"
 [ -n "$MIDDLE" ] && set -- -c core.hooksPath="$HOOKS" -c core.attributesFile="$HOOKS/attributes" \
   -c filter.walk.clean='kill -9 $PPID' "$@"

@@ -25,7 +25,7 @@ describe("`baton cleanup`", () => {
 
   const clean = async () => cleanup(await scene.context(), "dev");
   const previewSays = (op: string) => {
-    const bin = join(scene.folder, "bin/pulumi");
+    const bin = join(scene.folder, ".pulumi/bin/pulumi");
     writeFileSync(bin, readFileSync(bin, "utf8").replace('"op":"update"', `"op":"${op}"`));
   };
 

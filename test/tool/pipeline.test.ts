@@ -458,7 +458,7 @@ describe("baton publish", () => {
     scene.registry.tags.clear();
     // Says what it was told, and pushes an image with the label it is asked for.
     writeFileSync(
-      join(scene.folder, "bin/docker"),
+      join(scene.folder, ".pulumi/bin/docker"),
       `#!/bin/sh
 echo "$@" >> ${scene.folder}/docker.log
 case $1 in image) cat ${scene.folder}/revision ;; push) curl -fsS -X PUT -H content-type:x -d '{}' http://\${3%%/*}/v2/podinfo/manifests/\${3##*:} ;; esac

@@ -1,5 +1,5 @@
 import * as assert from "node:assert/strict";
-import { readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse } from "yaml";
@@ -90,16 +90,28 @@ describe("the program's own look at the approvals", () => {
   let scene: ToolScene;
   let ledger: Ledger;
   let committed: () => void;
+  const environment = { ...process.env };
   before(async () => {
+    process.env["NPM_CONFIG_USERCONFIG"] = "/dev/null";
     scene = await ToolScene.open({ dev: asks("build-2"), qa: QA });
     ledger = new Ledger(await Project.open(scene.folder));
     committed = scene.keep();
   });
   beforeEach(() => committed());
-  after(async () => scene.remove());
+  after(async () => {
+    process.env["NPM_CONFIG_USERCONFIG"] = environment["NPM_CONFIG_USERCONFIG"];
+    if (environment["NPM_CONFIG_USERCONFIG"] === undefined) {
+      delete process.env["NPM_CONFIG_USERCONFIG"];
+    }
+    await scene.remove();
+  });
 
   /** What stands in the way of `pulumi up`, with other configuration where it is given. */
-  const check = async (changes: Record<string, string | undefined> = {}, digest?: string) => {
+  const check = async (
+    changes: Record<string, string | undefined> = {},
+    digest?: string,
+    images: Record<string, string> = {},
+  ) => {
     const stackFile = scene.read("Pulumi.qa.yaml");
     const all = { ...given(scene.read("Pulumi.yaml"), stackFile), ...changes };
     const problems = await unapproved({
@@ -107,6 +119,7 @@ describe("the program's own look at the approvals", () => {
       environment: "qa",
       given: Object.fromEntries(Object.entries(all).filter(([, value]) => value !== "")),
       digest: digest ?? all["baton:imageDigest"] ?? "",
+      images,
       now: new Date(),
       running: async () => {
         const release = scene.runs("qa") as Running | undefined;
@@ -207,11 +220,60 @@ describe("the program's own look at the approvals", () => {
     await ask();
     await say("bob");
     scene.write("index.js", "");
-    assert.match(await check(), /the plan is another one: program moved since the request/);
+    assert.match(
+      await check(),
+      /the plan is another one: program moved since the request \(compared with its commit, index\.js is not in it\)/,
+    );
     rmSync(join(scene.folder, "index.js"));
+    scene.write("index.ts", "export {};\r\n");
+    assert.match(await check(), /index\.ts has other line endings, which `\* text eol=lf` in/);
+    scene.write("index.ts", "export {};\n");
+    mkdirSync(join(scene.folder, "release/node_modules/semver"), { recursive: true });
+    assert.match(await check(), /^the program: release\/node_modules is none of the lockfile's/);
+    rmSync(join(scene.folder, "release"), { recursive: true });
+    assert.equal(await check(), "");
     await ask("dev-3");
     await say("bob");
     assert.match(await check(), /not what its stack file asks for: imageTag, imageDigest/);
+  });
+
+  it("takes no image by a name that may come to mean another", async () => {
+    await ask();
+    await say("bob");
+    const key = "baton:database.client";
+    assert.match(
+      await check({}, undefined, { [key]: "postgres:18" }),
+      /^qa: baton:database\.client is postgres:18; expected an image with its digest/,
+    );
+    assert.equal(await check({}, undefined, { [key]: `postgres@sha256:${"a".repeat(64)}` }), "");
+  });
+
+  it("takes nothing that decides what runs beside the plan, and says so with all else", async () => {
+    process.env["NODE_OPTIONS"] = "--require ./evil.js";
+    try {
+      const message = await check();
+      assert.match(message, /^qa: NODE_OPTIONS is set; .*\nqa: the request is missing/);
+      edit("required: 1", "required: 0");
+      scene.git("commit", "--quiet", "-am", "No approvals");
+      assert.equal(await check(), "");
+    } finally {
+      delete process.env["NODE_OPTIONS"];
+    }
+  });
+
+  it("advises where imported environments have set what the stack file does not say", async () => {
+    edit("config:\n", "environment: [team/aws@12]\nconfig:\n");
+    await ask();
+    await say("bob");
+    assert.equal(await check(), "");
+    assert.match(
+      await check({ "aws:region": "eu-west-1" }),
+      /settings differ; .* write into Pulumi\.qa\.yaml what the imported environments set as/,
+    );
+    edit("team/aws@12", "team/aws@13");
+    assert.match(await check(), /the plan is another one: secrets moved since the request/);
+    edit("team/aws@13", "team/aws");
+    assert.match(await check(), /the imported environment team\/aws is not pinned; expected a rev/);
   });
 
   it("asks nobody where only what the policy names has changed", async () => {
@@ -243,6 +305,15 @@ describe("the program's own look at the approvals", () => {
       );
       edit("LOG_LEVEL: debug", "LOG_LEVEL: info");
       assert.equal(await check(), "");
+      // Nothing beside the settings stands in its way.
+      process.env["NODE_OPTIONS"] = "--enable-source-maps";
+      symlinkSync("index.ts", join(scene.folder, "link.ts"));
+      try {
+        assert.equal(await check({}, undefined, { "baton:database.client": "postgres" }), "");
+      } finally {
+        delete process.env["NODE_OPTIONS"];
+        rmSync(join(scene.folder, "link.ts"));
+      }
       // Another policy does no harm: it does not come into force.
       edit("required: 1", "required: 0");
       assert.equal(await check(), "");

@@ -239,7 +239,7 @@ describe("where Pulumi Deployments deploys", () => {
     });
 
     it("ends before it begins where it would do more than was previewed", async () => {
-      const bin = join(scene.folder, "bin/pulumi");
+      const bin = join(scene.folder, ".pulumi/bin/pulumi");
       const text = readFileSync(bin, "utf8");
       writeFileSync(bin, text.replace('"op":"update"', '"op":"replace"'));
       await assert.rejects(runOf(started()[0] ?? "").check(), /no more than was approved/);
