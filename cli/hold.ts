@@ -68,11 +68,11 @@ async function setLine(
 ): Promise<Report> {
   const { ledger, project, print, now } = context;
   const scope = all ? "repository" : "project";
-  const what = all ? "The path of every project here" : `The path of ${project.name}`;
+  const what = all ? "the path of every project here" : `the path of ${project.name}`;
   await fetchOrNote(context);
   const before = (await readFacts(context)).holds.stops;
   if (kind === "resume" && !before.some((one) => one.scope === scope)) {
-    print(`${what} is not stopped.`);
+    print(`${capitalized(what)} is not stopped.`);
     for (const command of resumesOf(before))
       print(`Another stop stands: ${command} takes it back.`);
     await publish(context);
@@ -85,8 +85,8 @@ async function setLine(
   const command = all ? "baton resume --all" : "baton resume";
   print(
     stopped
-      ? `${what} is stopped: nothing goes forward until \`${command}\` is run.`
-      : `${what} is open again.`,
+      ? `${capitalized(what)} is stopped: nothing goes forward until \`${command}\` is run.`
+      : `${capitalized(what)} is open again.`,
   );
   for (const other of stopped ? [] : resumesOf(stops)) {
     print(`Another stop stands: ${other} takes it back.`);
@@ -95,6 +95,10 @@ async function setLine(
   await context.announceToAll({ kind: stopped ? "stopped" : "resumed", who, reason });
   await publish(context);
   return { outcome: "done", stopped: stops.length > 0, reason };
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** For an entry that was recorded, and that another entry outweighs. */

@@ -124,7 +124,7 @@ export class Entries {
     } = {},
   ): Promise<string> {
     const project = options.forAllProjects === true ? undefined : this.project;
-    const ref = this.nameOf(kind, path, project);
+    const ref = [kind, ...(project === undefined ? [] : [project]), ...path].join("/");
     const message = messageOf(entry.subject, { [PROJECT]: project, ...entry.trailers });
     const sign = options.signed === true ? "-s" : "-a";
     const date = options.at === undefined ? {} : { GIT_COMMITTER_DATE: options.at.toISOString() };
@@ -132,8 +132,9 @@ export class Entries {
     return ref;
   }
 
-  nameOf(kind: Kind, path: readonly string[], project: string | undefined = this.project): string {
-    return [kind, ...(project === undefined ? [] : [project]), ...path].join("/");
+  /** The name of one of the project's entries. */
+  nameOf(kind: Kind, path: readonly string[]): string {
+    return [kind, this.project, ...path].join("/");
   }
 }
 

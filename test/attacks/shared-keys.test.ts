@@ -111,7 +111,7 @@ describe("a role that may read another environment's state, and not decrypt it",
   /** A `pulumi` that cannot decrypt, and exports a state as it is. */
   const exports = (state: string) =>
     writeFileSync(
-      join(scene.folder, "bin/pulumi"),
+      join(scene.folder, ".pulumi/bin/pulumi"),
       `#!/bin/sh\ncase "$1 $2" in "stack export") echo '${state}' ;; *) echo "${DENIED}" >&2; exit 255 ;; esac\n`,
     );
 
