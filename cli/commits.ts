@@ -1,4 +1,5 @@
 import { Git } from "../ledger/git";
+import { oneLine } from "../ledger/entries";
 import { REVISION } from "../registry/images";
 import type { Commits } from "../release/change-card";
 
@@ -28,7 +29,11 @@ export async function commitsBetween(
 
   const git = new Git(folder);
   const shallow = await git.try("rev-parse", "--is-shallow-repository");
-  if (shallow === undefined) return unknown("there is no git history at hand");
+  if (shallow === undefined) {
+    const said = (await git.refusal("rev-parse", "--is-shallow-repository")) ?? "";
+    const isNone = /^fatal: not a git repository/m.test(said);
+    return unknown(`there is no git history at hand${isNone ? "" : ` (${oneLine(said)})`}`);
+  }
   if (shallow.trim() === "true") {
     return unknown("the git history at hand is not whole; get it with `git fetch --unshallow`");
   }

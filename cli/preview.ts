@@ -84,9 +84,8 @@ async function previewEach(
 }
 
 async function touchedSince({ ledger, project }: Context, since: string): Promise<string[]> {
-  const changed = (
-    await ledger.git.run(["diff", "--name-only", "--relative", since, "HEAD", "--", "."])
-  ).split("\n");
+  const diff = ["diff-tree", "-r", "-z", "--name-only", "--relative", since, "HEAD", "--", "."];
+  const changed = (await ledger.git.run(diff)).split("\0");
   const path = await project.path();
   if (changed.includes("Pulumi.yaml")) return path;
   return path.filter((environment) => changed.includes(project.stackFile(environment)));
@@ -158,16 +157,9 @@ async function foreignCard(
   }
   // Written anew, as another parser may read the file's own text in another way.
   const card = await cardOf(context, environment, stringify(values, { lineWidth: 0 }), "HEAD");
-  const others = await ledger.git.run([
-    "diff",
-    "--name-only",
-    "--relative",
-    since,
-    commit,
-    "--",
-    ".",
-  ]);
-  if (others.split("\n").every((name) => name === file)) return card;
+  const names = ["diff-tree", "-r", "-z", "--name-only", "--relative", since, commit, "--", "."];
+  const others = (await ledger.git.run(names)).split("\0");
+  if (others.every((name) => name === "" || name === file)) return card;
   const note = `Other files that the commit changes are not part of this preview.`;
   return { ...card, notes: [card.notes, note].filter((text) => text !== "").join(" ") };
 }

@@ -126,9 +126,7 @@ export class Entries {
     const project = options.forAllProjects === true ? undefined : this.project;
     const ref = [kind, ...(project === undefined ? [] : [project]), ...path].join("/");
     const message = messageOf(entry.subject, { [PROJECT]: project, ...entry.trailers });
-    const sign = options.signed === true ? "-s" : "-a";
-    const date = options.at === undefined ? {} : { GIT_COMMITTER_DATE: options.at.toISOString() };
-    await this.git.run(["tag", sign, "-F", "-", ref, entry.commit], message, date);
+    await this.git.tag(ref, entry.commit, message, options);
     return ref;
   }
 

@@ -21,8 +21,14 @@ export class GitLocks {
   private readonly end = performance.now() + PATIENCE;
   private seen: { readonly lock: string; readonly since: number } | undefined;
 
-  /** @param common the folder that all worktrees of the repository share */
-  constructor(private readonly common: () => Promise<string>) {}
+  /**
+   * @param folder in the repository
+   * @param commonOf the folder that all worktrees of a folder's repository share
+   */
+  constructor(
+    private readonly folder: string,
+    private readonly commonOf: CommonFolderOf,
+  ) {}
 
   /** Whether git, which said this as it failed, may be run again. */
   async havePassed(said: string): Promise<boolean> {
@@ -36,7 +42,7 @@ export class GitLocks {
       const found = await stat(path).catch(() => undefined);
       if (found === undefined) return true;
       const lock = `${path} ${found.ino} ${found.mtimeMs}`;
-      if (this.seen?.lock !== lock || (await isAnyAtWork(await this.common()))) {
+      if (this.seen?.lock !== lock || (await this.isAnyAtWork())) {
         this.seen = { lock, since: performance.now() };
       } else if (performance.now() - this.seen.since > WATCHED) {
         await rm(path, { force: true });
@@ -46,7 +52,14 @@ export class GitLocks {
     }
     return false;
   }
+
+  private async isAnyAtWork(): Promise<boolean> {
+    const common = await this.commonOf(this.folder);
+    return common === undefined || isAnyAtWork(common, this.commonOf);
+  }
 }
+
+type CommonFolderOf = (folder: string) => Promise<string | undefined>;
 
 /** The lock that git found, by its own words. */
 export function lockOf(said: string): string | undefined {
@@ -54,17 +67,17 @@ export function lockOf(said: string): string | undefined {
 }
 
 /** Whether any git works on a repository. Whatever cannot be looked into counts as if it did. */
-async function isAnyAtWork(common: string): Promise<boolean> {
+async function isAnyAtWork(common: string, commonOf: CommonFolderOf): Promise<boolean> {
   const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
   if (pids.length === 0) {
     const { stdout } = await execa("ps", ["-A", "-o", "comm="], { reject: false });
     return stdout.split("\n").some((name) => /^(.*\/)?git(-|$)/.test(name.trim()));
   }
-  const found = await Promise.all(pids.map(async (pid) => isAtWork(pid, common)));
+  const found = await Promise.all(pids.map(async (pid) => isAtWork(pid, common, commonOf)));
   return found.includes(true);
 }
 
-async function isAtWork(pid: string, common: string): Promise<boolean> {
+async function isAtWork(pid: string, common: string, commonOf: CommonFolderOf): Promise<boolean> {
   const read = (name: string) => readFile(`/proc/${pid}/${name}`, "utf8").catch(() => undefined);
   const status = await read("stat");
   // `PID (NAME) STATE …`; a zombie has ended.
@@ -75,8 +88,7 @@ async function isAtWork(pid: string, common: string): Promise<boolean> {
     return (await read("stat")) !== undefined;
   }
   if (told.includes(common) || environment.includes(common)) return true;
-  const its = await execa("git", COMMON_FOLDER, { cwd, reject: false });
-  return its.stdout === common;
+  return (await commonOf(cwd)) === common;
 }
 
 /** What git is asked for the folder that all worktrees of a repository share. */

@@ -160,8 +160,7 @@ export class Ledger {
 
   /** @throws Refusal when the folder is in no repository, or nobody has committed to it. */
   async check(): Promise<void> {
-    this.isChecked ||=
-      (await this.git.try("rev-parse", "--verify", "--quiet", "HEAD")) !== undefined;
+    this.isChecked ||= await this.isInGit();
     if (this.isChecked) return;
     throw new Refusal({
       where: this.project.folder,
@@ -172,12 +171,31 @@ export class Ledger {
     });
   }
 
+  /**
+   * Whether the folder is in a repository that has a commit.
+   * @throws Refusal with git's own words where git may not or cannot read it.
+   */
+  async isInGit(): Promise<boolean> {
+    const question = ["rev-parse", "--verify", "--quiet", "HEAD"];
+    if ((await this.git.try(...question)) !== undefined) return true;
+    const said = await this.git.refusal(...question);
+    if (said === undefined || /^fatal: not a git repository/m.test(said)) return false;
+    throw new Refusal({
+      where: this.project.folder,
+      property: "its git repository",
+      value: `not readable (${oneLine(said)})`,
+      expected: "a repository that git reads, as git is the ledger",
+      fix: "Settle what git says, and run the same command again",
+    });
+  }
+
   /** The email address that git gives the person at work. */
   async person(): Promise<string> {
     if (this.personEmail !== undefined) return this.personEmail;
     const identity = await this.git.try("var", "GIT_COMMITTER_IDENT");
     this.personEmail = /<([^>]+)>/.exec(identity ?? "")?.[1];
     if (this.personEmail !== undefined) return this.personEmail;
+    await this.isInGit();
     throw new Refusal({
       where: "git",
       property: "user.email",
@@ -199,9 +217,8 @@ export class Ledger {
     const branches = `+refs/heads/*:refs/remotes/${remote}/*`;
     // What was deployed last has to be found in the history, which pipelines like to cut off.
     this.isComplete ||= !(await this.isShallow());
-    const depth = this.isComplete ? [] : ["--unshallow"];
-    const fetch = ["fetch", "--no-tags", ...depth, remote, branches, ...tags];
-    const said = await this.git.exchange(fetch);
+    const unshallow = !this.isComplete;
+    const said = await this.git.fetch(remote, [branches, ...tags], { unshallow });
     const moved = [...(said ?? "").matchAll(/\[rejected\] +(\S+) .*\(would clobber/g)];
     if (moved.length === 0) return said && toldBy(remote, said);
     throw new Refusal(
@@ -224,16 +241,15 @@ export class Ledger {
     const [remote, branch] = await Promise.all([this.remote(), this.branch()]);
     if (remote === undefined) return undefined;
     const tags = KINDS.map((folder) => `refs/tags/${folder}/*`);
-    const push = ["-c", "advice.pushUpdateRejected=false", "push", "--quiet", remote];
     const ahead = await this.isAhead(remote);
     if (ahead && branch !== undefined) {
-      const said = await this.git.exchange([...push, `HEAD:refs/heads/${branch}`, ...tags]);
+      const said = await this.git.push(remote, [`HEAD:refs/heads/${branch}`, ...tags]);
       if (said === undefined) return undefined;
       // Some remotes take nothing at all where they do not take the branch.
-      await this.git.exchange([...push, ...tags]);
+      await this.git.push(remote, tags);
       return toldBy(`${remote}/${branch}`, said);
     }
-    const said = await this.git.exchange([...push, ...tags]);
+    const said = await this.git.push(remote, tags);
     if (said !== undefined) return toldBy(remote, said);
     return ahead ? `${remote}: a commit is checked out, and no branch to push it to` : undefined;
   }
@@ -461,7 +477,7 @@ export class Ledger {
       ...wishes.map((wish) => formatWish(this.project.name, wish, id)),
     ].join("\n\n");
     const files = wishes.map((wish) => wish.file);
-    await this.commit(files, message, author);
+    await this.git.commit(files, message, author);
   }
 
   /**
@@ -489,15 +505,8 @@ export class Ledger {
       "Baton-Digest": to.digest,
       "Baton-Version": to.version,
     });
-    await this.commit([file], `Roll ${environment} back from ${left} to ${to.tag}\n\n${trailers}`);
-  }
-
-  /** Commits files as they are, and nothing else; also when they have not changed. */
-  private async commit(files: readonly string[], message: string, author?: string): Promise<void> {
-    await this.git.run(["add", "--", ...files]);
-    const by = author === undefined ? [] : [`--author=${author}`];
-    const args = ["commit", "--quiet", "--allow-empty", ...by, "-F", "-", "--only", "--", ...files];
-    await this.git.run(args, message);
+    const subject = `Roll ${environment} back from ${left} to ${to.tag}`;
+    await this.git.commit([file], `${subject}\n\n${trailers}`);
   }
 
   /**
@@ -606,7 +615,7 @@ export class Ledger {
     const tagger = await this.git.run(["var", "GIT_COMMITTER_IDENT"]);
     const head = `object ${commit}\ntype commit\ntag ${ref}\ntagger ${tagger}\n`;
     const object = await this.git.run(["mktag"], `${head}\n${message}`);
-    const said = await this.git.exchange(["push", "--quiet", remote, `${object}:refs/tags/${ref}`]);
+    const said = await this.git.push(remote, [`${object}:refs/tags/${ref}`]);
     return said === undefined ? { ref } : toldBy(remote, said);
   }
 
@@ -805,7 +814,12 @@ export class Ledger {
   }
 
   private async findRemote(): Promise<string | undefined> {
-    const remotes = (await this.git.run(["remote"])).split("\n").filter((name) => name !== "");
+    // `git remote` lists also a remote that has settings only, such as `remote.origin.prune` for all
+    // repositories of a user.
+    const urls =
+      (await this.git.try("config", "--null", "--get-regexp", "^remote\\..+\\.url$")) ?? "";
+    const listed = (await this.git.run(["remote"])).split("\n");
+    const remotes = listed.filter((name) => `\0${urls}`.includes(`\0remote.${name}.url\n`));
     if (remotes.length === 0) return undefined;
     const branch = await this.branch();
     const tracked = await this.git.try("config", `branch.${branch ?? ""}.remote`);

@@ -45,7 +45,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   const project = await Project.open(folder);
   const present = project.parseGiven(environment, given);
   const ledger = new Ledger(project);
-  const inGit = (await ledger.git.try("rev-parse", "--verify", "--quiet", "HEAD")) !== undefined;
+  const inGit = await ledger.isInGit();
   const { proven, lastDeployed: last } = inGit
     ? await readOutcomes(project, ledger, environment, now, running)
     : NO_OUTCOMES;

@@ -25,7 +25,7 @@ case ${1:-} in
     docker build ${CACHE:-} \
       --build-arg VERSION="${BUILD_NUMBER:-0}" \
       --build-arg REVISION="$(git rev-parse HEAD)" \
-      --build-arg CREATED="$(TZ=UTC git show --no-patch --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd HEAD)" \
+      --build-arg CREATED="$(TZ=UTC git show --no-patch --no-show-signature --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd HEAD)" \
       --build-arg SOURCE="$(git remote get-url origin | sed 's|://[^/]*@|://|')" \
       --tag "$IMAGE" app
     ;;

@@ -7,6 +7,7 @@ import { delimiter, dirname, join, relative } from "node:path";
 import { coerce, gte } from "semver";
 import { isMap, parse, parseDocument, type Document } from "yaml";
 import { diagnostics } from "../cli/pulumi";
+import { Git } from "../ledger/git";
 import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
 import {
@@ -165,16 +166,15 @@ export class Project {
 
   /** Commits the stack files as they are: the tool's ledger is this project's own repository. */
   async commit(message: string): Promise<void> {
-    const git = (...args: string[]) =>
-      execa("git", [...SANDBOX_PERSON, ...args], { cwd: this.folder });
+    const repository = new Git(this.folder);
+    const git = async (...args: string[]) => repository.run([...SANDBOX_PERSON, ...args]);
     const found = await readdir(join(this.folder, ".git")).catch(() => undefined);
     if (found === undefined) {
       await writeFile(join(this.folder, ".gitignore"), "/state/\n/env\n*.log\n");
       await git("init", "--quiet", "--initial-branch=main");
     }
     await git("add", "--all");
-    const { stdout } = await git("status", "--porcelain");
-    if (stdout !== "") await git("commit", "--quiet", "-m", message);
+    if ((await git("status", "--porcelain")) !== "") await git("commit", "--quiet", "-m", message);
   }
 
   /** Runs the Pulumi CLI in this project. */
