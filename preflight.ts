@@ -58,7 +58,7 @@ export interface Cleared {
   readonly breakGlass?: string | undefined;
 }
 
-/** What the stack file shares with another's. A way back stays open, as it brings in no secret. */
+/** Problems of a key or secret that another stack file has, too. A way back stays open, as it brings in no secret. */
 async function checkKeys({ environment, rollbackOf }: StackConfig): Promise<Problem[]> {
   if (rollbackOf !== undefined) return [];
   const { sharedKeys } = await import("./ledger/stack-keys");

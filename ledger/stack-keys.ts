@@ -8,8 +8,8 @@ import type { Problem } from "../release/problem";
 const KEYS = ["secretsprovider", "encryptedkey", "encryptionsalt"] as const;
 
 /**
- * What an environment's stack file shares with another's: the key of its secrets, or a secret. The
- * role of one could decrypt the other's secrets, once copied into its own file.
+ * Refuses that an environment's stack file shares with another's the key of its secrets, or a secret:
+ * the role of one could decrypt the other's secrets, once copied into its own file.
  * @param folder of the Pulumi project
  */
 export async function sharedKeys(folder: string, environment: string): Promise<Problem[]> {

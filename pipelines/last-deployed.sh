@@ -1,6 +1,6 @@
 #!/bin/sh
 # Takes the stack files from what was deployed last in an environment; none where nothing was. A tag
-# counts where it names a commit of the branch that is checked out: others may be of anybody's making.
+# counts where it names a commit of the branch that is checked out: each other one may be forged.
 set -eu
 project=$(sed -n 's/^name: *//p' Pulumi.yaml)
 git for-each-ref --sort=-refname --format='%(refname)' "refs/tags/outcome/$project/$1/" |

@@ -75,8 +75,8 @@ const PUSH = [
 const LOGIN = allow("LogIn", ["ecr:GetAuthorizationToken"], ["*"]);
 
 /**
- * What GitHub's token says of a job, in its `sub`, with the keys `repo`, `ref` and `context` in this
- * order: the branch comes first, as no branch has a colon in its name, and an environment may.
+ * The `sub` of GitHub's token for a job, with the keys `repo`, `ref` and `context` in this order: the
+ * branch comes first, as no branch has a colon in its name, and an environment may.
  * https://docs.github.com/en/actions/reference/security/oidc#customizing-the-token-claims
  * @param branch that the job runs on, `*` standing for any text
  * @param environment of GitHub, that the job names
@@ -154,8 +154,8 @@ export function deployPolicy(
 }
 
 /**
- * What a preview of an environment reads, and of those that follow it, as they are asked for together.
- * Of its upstream it reads the state, which says what was earned there, and cannot decrypt it.
+ * The reading that a preview of an environment needs, and of those that follow it, as they are asked
+ * for together. The upstream's state, which says what was earned there, is read and not decrypted.
  */
 function read(
   place: EcrPlace,

@@ -8,7 +8,7 @@ import type { Job, Step, Workflow } from "./workflows";
  * other. Each function returns what breaks a rule in one parsed file, as short sentences.
  */
 
-/** One way in which a workflow starts. */
+/** A way in which a workflow starts. */
 interface Start {
   readonly by: "tag" | "branch" | "pull request" | "clock" | "hand";
   /** The branch or tag. */
@@ -272,7 +272,7 @@ export function deployJenkinsHoles(text: string, flow: Flow): string[] {
   return holes;
 }
 
-/** What Pulumi Deployments is told of one environment. */
+/** The settings of one environment for Pulumi Deployments. */
 export interface Settings {
   readonly sourceContext: { readonly git: { readonly branch: string } };
   readonly vcs: {
@@ -350,7 +350,7 @@ function claimOf(trust: Sent, claim: string): readonly string[] {
 }
 
 /**
- * One of GitHub's roles.
+ * A role for jobs on GitHub.
  * @param purpose `build`, `preview-prod`, `deploy-prod` …
  */
 export function roleHoles(
@@ -411,7 +411,7 @@ export function roleHoles(
   return holes;
 }
 
-/** What Pulumi Cloud's runs may assume. */
+/** The trust policy of a role for runs of Pulumi Cloud. */
 export function runTrustHoles(trust: Sent, organization: string, project: string, stack: string) {
   const holes: string[] = [];
   const start = `pulumi:deploy:org:${organization}:project:${project}:stack:${stack}:operation:`;

@@ -119,7 +119,7 @@ export class Runner {
     );
   }
 
-  /** What the clock starts, on the default branch. */
+  /** Starts a workflow by its schedule, on the default branch. */
   async scheduled(name: string): Promise<Ended[]> {
     const event = { "github.event_name": "schedule" };
     return this.run(this.named(name), { kind: "branch", name: "main" }, event);

@@ -103,7 +103,7 @@ describe("the workflows", () => {
       assert.deepEqual(starting(`refs/${other}`), [], other);
   });
 
-  /** What a job of `dispatch` starts, by its own script. */
+  /** Runs the script of a job of `dispatch`, and gives the command that it starts a job with. */
   const dispatched = (job: string, names: Readonly<Record<string, string>>): string => {
     const folder = mkdtempSync(join(tmpdir(), "baton-dispatch-"));
     try {
