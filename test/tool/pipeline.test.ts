@@ -384,7 +384,7 @@ describe("baton preview", () => {
       assert.deepEqual(card?.settings, [
         { path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" },
       ]);
-      assert.match(card.notes, /^Other files that the commit changes are not part of this/);
+      assert.match(card.notes ?? "", /^Other files that the commit changes are not part of this/);
       const given = scene.calls("preview").at(-1)?.["baton:settings"];
       assert.deepEqual(given, { config: { LEVEL: "info" } });
       assert.equal(scene.git("status", "--short"), "");
