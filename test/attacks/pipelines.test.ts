@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -11,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, delimiter, join } from "node:path";
 import { parse } from "yaml";
 import { readFlow } from "../../cli/flow";
 import { AccessRoles } from "../../components/access-roles";
@@ -32,6 +33,7 @@ import {
   type Settings,
 } from "../support/pipeline-rules";
 import { register } from "../support/program";
+import { GH, Runner, type Ended } from "../support/runner";
 import { parseWorkflow, readAction, ROOT } from "../support/workflows";
 
 const read = (file: string) => readFileSync(join(ROOT, file), "utf8");
@@ -235,6 +237,115 @@ describe("code that is not on a protected branch gets no credentials", () => {
         }
       });
     }
+
+    describe("when they run", () => {
+      let scene: ReturnType<typeof repository>;
+      let runner: Runner;
+      before(() => {
+        scene = repository();
+        const { git, write, folder } = scene;
+        for (const name of ["bin", "pipelines"]) mkdirSync(join(folder, name));
+        write(".gitignore", "bin\n");
+        for (const file of ["baton", "clusters.sh", "last-deployed.sh"]) {
+          write(`pipelines/${file}`, read(`pipelines/${file}`));
+          chmodSync(join(folder, "pipelines", file), 0o755);
+        }
+        write("Pulumi.yaml", "name: baton\n");
+        for (const name of path) write(`Pulumi.${name}.yaml`, "config: {}\n");
+        const branches = ["dev", "qa", "release/1.2.0", "release/1.10.0", "evil"];
+        const commit = (branch: string) => {
+          write("branch", branch);
+          git("add", ".");
+          git("commit", "--quiet", "--allow-empty", "-m", branch);
+        };
+        commit("main");
+        for (const branch of branches) {
+          git("checkout", "--quiet", "-b", branch, "main");
+          if (branch === "evil") write("Pulumi.prod.yaml", "config: { baton:version: v9 }\n");
+          commit(branch);
+        }
+        for (const tag of ["approve/baton/prod/0/bob", "v9.0.0"]) git("tag", tag);
+        // In place of npm: which command would run, and of which branch the files around it are.
+        write("bin/npm", '#!/bin/sh\necho "npm $*, of $(cat branch)"\n');
+        write("bin/gh", `#!/bin/sh\n${GH}\n`);
+        for (const name of ["npm", "gh"]) chmodSync(join(folder, "bin", name), 0o755);
+        const PATH = [join(folder, "bin"), process.env["PATH"] ?? ""].join(delimiter);
+        const runs = join(folder, "..", `${basename(folder)}-runs`);
+        runner = new Runner({ remote: folder, folder: runs, environment: { PATH }, names: {} }, 1);
+      });
+      after(() => {
+        rmSync(`${scene.folder}-runs`, { recursive: true });
+        scene.remove();
+      });
+      /** What ran in each job, and of which branch. */
+      const ran = (ended: readonly Ended[]) =>
+        ended.map(({ workflow, environment, log, succeeded }) => {
+          assert.ok(succeeded, log);
+          const commands = [
+            ...log.matchAll(/^npm (?:ci|.* (?:baton|github) --) ?(.*), of (.*)$/gm),
+          ];
+          return [workflow, environment, commands.map(([, what, branch]) => [what, branch])];
+        });
+
+      it("run nothing of the commit that an approval's or a version's tag names", async () => {
+        assert.deepEqual(ran(await runner.pushed("refs/tags/approve/baton/prod/0/bob")), [
+          ["dispatch", "", []],
+          [
+            "deploy",
+            "prod",
+            [
+              ["", "main"],
+              ["pipeline prod", "main"],
+            ],
+          ],
+        ]);
+        assert.deepEqual(ran(await runner.pushed("refs/tags/v9.0.0")), [
+          ["dispatch", "", []],
+          [
+            "release",
+            "prod",
+            [
+              ["", "main"],
+              ["pipeline refs/tags/v9.0.0", "main"],
+              ["pull-request refs/tags/v9.0.0", "main"],
+            ],
+          ],
+        ]);
+      });
+
+      it("preview a pull request by the program of the protected branch", async () => {
+        const ended = ran(await runner.requested("dispatch", "evil", "main"));
+        assert.deepEqual(
+          ended.filter(([workflow]) => workflow === "preview"),
+          [
+            [
+              "preview",
+              "",
+              [
+                ["", "main"],
+                ["comment prod preview.json", "main"],
+              ],
+            ],
+          ],
+        );
+      });
+
+      it("look for drift on each environment's own branch, the newest of a pattern's", async () => {
+        const ended = ran(await runner.scheduled("dispatch"));
+        const branches = ["dev", "qa", "release/1.10.0", "main", "main"];
+        assert.deepEqual(
+          ended.filter(([workflow]) => workflow === "drift"),
+          path.map((name, index) => [
+            "drift",
+            "",
+            [
+              ["", branches[index]],
+              [`drift ${name}`, branches[index]],
+            ],
+          ]),
+        );
+      });
+    });
   });
 
   describe("by the script that takes stack files for the search for drift", () => {
