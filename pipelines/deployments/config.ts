@@ -1,7 +1,10 @@
 import * as pulumi from "@pulumi/pulumi";
 import { CronExpressionParser } from "cron-parser";
 import { z } from "zod";
+import { readFlow } from "../../cli/flow";
 import { isSecretKey, Refusal } from "../../config";
+import type { Project } from "../../ledger/project";
+import { FLOW_FILE, protectedBranch } from "../../release/flow";
 import { jsonOrText } from "../../release/json";
 import { isTree } from "../../release/merge";
 import { formatProblems, type Problem } from "../../release/problem";
@@ -95,6 +98,31 @@ export function readConfig(stacks: readonly string[]): DeploymentsConfig {
   }
   if (problems.length > 0 || !parsed.success) throw new Refusal(formatProblems(problems));
   return { ...parsed.data, slackWebhook: new pulumi.Config().requireSecret(SECRET) };
+}
+
+/**
+ * Pulumi Deployments and the pipelines that record its runs go by one protected branch.
+ * @throws Refusal where `pipelines/flow.yaml` names another for an environment that it deploys.
+ */
+export async function checkBranches(
+  root: Project,
+  { branch }: Pick<DeploymentsConfig, "branch">,
+): Promise<void> {
+  const flow = await readFlow(root);
+  const problems: Problem[] = [];
+  for (const environment of await root.path()) {
+    const { deployedBy } = await root.config(environment);
+    const other = protectedBranch(flow, environment);
+    if (deployedBy !== "pulumi-deployments" || other === branch) continue;
+    problems.push({
+      where: FLOW_FILE,
+      property: `protected.${environment}`,
+      value: other,
+      expected: `${branch}, the branch of these settings`,
+      fix: "Let both name one branch",
+    });
+  }
+  if (problems.length > 0) throw new Refusal(formatProblems(problems));
 }
 
 function explain(issue: z.core.$ZodIssue, where: string, own: unknown): Problem[] {

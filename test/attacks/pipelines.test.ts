@@ -108,6 +108,21 @@ describe("code that is not on a protected branch gets no credentials", () => {
           /has a script with an expression/,
         ],
       ],
+      "dispatch.yml, which names the branch": [
+        ["--ref main", '--ref "$GITHUB_REF_NAME"', /starts a job on "\$GITHUB_REF_NAME"/],
+        ["branch=dev ;;", 'branch="$GITHUB_REF_NAME" ;;', /starts a job on "\$GITHUB_REF_NAME"/],
+        [
+          "BRANCH: ${{ matrix.branch }}",
+          "BRANCH: ${{ github.head_ref }}",
+          /on \$\{\{ github.head_ref/,
+        ],
+        [
+          "refs/remotes/origin/$BRANCH",
+          "refs/tags/$BRANCH",
+          /starts a job on \$\(git for-each-ref/,
+        ],
+        [' --ref "$branch"', "", /starts a job on the default branch/],
+      ],
       "check.yml": [
         [
           "    timeout-minutes",
@@ -232,7 +247,8 @@ describe("code that is not on a protected branch gets no credentials", () => {
     for (const [file, planted] of Object.entries(PLANTED)) {
       it(`finds what is planted in ${file}`, () => {
         for (const each of planted) {
-          const holes = holesOf(plant(read(`${FOLDER}/${file}`), each)).join("\n");
+          const [name = ""] = file.split(",");
+          const holes = holesOf(plant(read(`${FOLDER}/${name}`), each)).join("\n");
           assert.match(holes, each[2], each[1]);
         }
       });

@@ -118,6 +118,7 @@ function jobHoles(job: Job, actionOf: (path: string) => readonly Step[]): string
         holes.push("keeps a token in a checkout that pushes nothing");
       }
     }
+    holes.push(...dispatchHoles(step));
     if (!hasRole) continue;
     if (
       /\bgit (checkout|switch|worktree|reset|restore|merge(?!-base)|pull|read-tree)\b|gh pr checkout/.test(
@@ -131,6 +132,27 @@ function jobHoles(job: Job, actionOf: (path: string) => readonly Step[]): string
   const at = (text: string) => steps.findIndex(({ run }) => run?.includes(text));
   if (hasRole && at("last-deployed.sh") >= 0 && at("last-deployed.sh") < at("npm ci")) {
     holes.push("sets up the tool by other files than those of its branch");
+  }
+  return holes;
+}
+
+/** Rules for a step that starts a job on a branch: the repository names the branch, and no event does. */
+function dispatchHoles({ run = "", env = {} }: Step): string[] {
+  if (!run.includes("gh workflow run")) return [];
+  const holes: string[] = [];
+  const refs = [...run.matchAll(/--ref (\S+)/g)].map(([, ref]) => ref ?? "");
+  const values = [...run.matchAll(/\bbranch=(\$\([^\n]*\)|\S+)/g)].map(([, value]) => value ?? "");
+  const isKnown = (value: string) =>
+    /^[a-z]+$/.test(value) ||
+    /^\$\(git for-each-ref .* "refs\/remotes\/origin\/\$BRANCH"\)$/.test(value);
+  if (refs.length === 0) holes.push("starts a job on the default branch, whichever that is");
+  for (const ref of refs) {
+    if (ref !== '"$branch"' && !isKnown(ref)) holes.push(`starts a job on ${ref}`);
+  }
+  for (const value of values) if (!isKnown(value)) holes.push(`starts a job on ${value}`);
+  const { BRANCH } = env;
+  if (BRANCH !== undefined && BRANCH !== "${{ matrix.branch }}") {
+    holes.push(`starts a job on ${BRANCH}`);
   }
   return holes;
 }

@@ -1,8 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
+import { Project } from "../../ledger/project";
+import { checkBranches } from "../../pipelines/deployments/config";
 import program from "../../pipelines/deployments/index";
 import { triggerFilter } from "../../release/trigger";
 import { register, ROOT, STACKS, type Registered } from "../support/program";
@@ -272,6 +275,33 @@ describe("pipelines/deployments", () => {
     const message = await refusal({}, "xoxb-secret");
     assert.match(message, /slackWebhook is not a URL/);
     assert.ok(!message.includes("xoxb-secret"));
+  });
+});
+
+describe("the branch of the settings", () => {
+  it("is the protected branch of each environment that Pulumi Deployments deploys", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "baton-deployments-"));
+    const write = (file: string, text: string) => writeFileSync(join(folder, file), text);
+    try {
+      const registry = "baton:registry: { kind: oci, repository: registry.example.com/podinfo }";
+      write("Pulumi.yaml", `name: baton\nconfig: { ${registry} }\n`);
+      write("Pulumi.dev.yaml", "config: {}\n");
+      write(
+        "Pulumi.qa.yaml",
+        "config: { baton:upstream: dev, baton:deployedBy: pulumi-deployments }\n",
+      );
+      mkdirSync(join(folder, "pipelines"));
+      const rows = "application: .\nrows: [{ branch: feature/*, build: true }]\n";
+      write("pipelines/flow.yaml", `protected: { dev: dev, qa: qa }\n${rows}`);
+      const project = await Project.open(folder);
+      await assert.rejects(
+        checkBranches(project, { branch: "main" }),
+        /^Error: pipelines\/flow\.yaml: protected\.qa is qa; expected main, the branch of these settings\. Let both name one branch\.$/,
+      );
+      await checkBranches(project, { branch: "qa" });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 
