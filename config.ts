@@ -28,6 +28,11 @@ export interface StackConfig extends Config {
   readonly configSecrets: Readonly<Record<string, pulumi.Output<string>>>;
 }
 
+/** Whether people approve each deployment of an environment. */
+export function asksApproval({ approval }: Pick<Config, "approval">): boolean {
+  return approval.required > 0;
+}
+
 /** Stops the program before any resource; Pulumi shows the message alone. */
 export class Refusal extends pulumi.RunError {
   /**

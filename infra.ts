@@ -19,7 +19,7 @@ import { Traffic } from "./components/traffic";
 import { unshare, Verification, type SharedSwitch, type Switch } from "./components/verification";
 import { replicasOf, Workload } from "./components/workload";
 import type { EcrPlace } from "./components/internal/iam";
-import { Refusal, type StackConfig } from "./config";
+import { asksApproval, Refusal, type StackConfig } from "./config";
 import { DeclaredObjects } from "./declared-objects";
 import type { StackState } from "./stack-state";
 import type { Cleared } from "./preflight";
@@ -79,13 +79,14 @@ async function declareShared(
   settings: Record<string, EcrSettings> | undefined,
 ): Promise<Outputs["roles"]> {
   const { environment, owns, registry, roles, slack, hasSlackToken } = config;
+  const protect = asksApproval(config);
   if (settings !== undefined) {
     const { ArtifactRepository } = await import("./components/artifact-repository");
-    new ArtifactRepository("artifacts", { registry, settings });
+    new ArtifactRepository("artifacts", { registry, settings, protect });
   }
   if (owns.includes("slackChannels") && slack !== undefined && hasSlackToken) {
     const { SlackChannels } = await import("./components/slack-channels");
-    new SlackChannels("slack", slack);
+    new SlackChannels("slack", { channels: slack.channels, protect });
   }
   if (!owns.includes("roles") || roles === undefined) return undefined;
   const { AccessRoles } = await import("./components/access-roles");
@@ -447,7 +448,9 @@ function declareDatabase(
   const urlKey = deployed.settings.keyOf(database.url, config.settings);
   if (urlKey === undefined) return undefined;
   const { context } = cluster;
-  const args = { environment, namespace: config.namespaceName, context, database, registry, plan };
+  const protect = asksApproval(config);
+  const place = { environment, namespace: config.namespaceName, context };
+  const args = { ...place, database, registry, plan, protect };
   const settings = deployed.settings.container;
   return new Database("database", { ...args, ...deployed, settings, urlKey }, opts);
 }

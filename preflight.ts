@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
-import { checkApprovals, projectFolder } from "./approvals";
+import { checkApprovals, pardon, projectFolder } from "./approvals";
 import { checkCluster } from "./cluster";
-import { Refusal, type StackConfig } from "./config";
+import { asksApproval, Refusal, type StackConfig } from "./config";
 import type { LoadedFiles } from "./ledger/loaded-files";
 import type { StackState } from "./stack-state";
 import { RegistryError } from "./registry/errors";
@@ -40,13 +40,32 @@ export async function preflight(
     ...[...cluster, ...keys].map(formatProblem),
   ];
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
-  if (release.ok === undefined) return { release: undefined };
+  if (release.ok === undefined) return clearFoundation(config);
   const database = await planDatabase(config, release.ok, state);
   const approvals = await checkApprovals(config, release.ok, database, loaded, () =>
     lastRelease(state),
   );
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
   return { release: release.ok, database, breakGlass: approvals.breakGlass };
+}
+
+/**
+ * Namespace and role bindings are as much of a deployment as a release: where people approve, the
+ * first `up` of an environment deploys a request, too.
+ */
+async function clearFoundation(config: StackConfig): Promise<Cleared> {
+  if (!asksApproval(config) || pulumi.runtime.isDryRun()) return { release: undefined };
+  const { environment, upstream } = config;
+  const problem = {
+    where: environment,
+    property: "baton:imageTag",
+    value: "not set",
+    expected: "a request that people have approved, as everything here is made for the first time",
+    fix: `Deploy ${upstream ?? "a build"} first, and ask with \`baton request ${environment}\``,
+  };
+  const { problems, breakGlass } = await pardon(environment, [problem]);
+  if (problems.length > 0) throw new Refusal(formatProblems(problems));
+  return { release: undefined, breakGlass };
 }
 
 /** What may be deployed; no release where there is only a foundation to make. */

@@ -1,7 +1,14 @@
 import { isDeepStrictEqual } from "node:util";
-import { approvalsOf, committed, planTerm, type Approvals } from "../ledger/gate";
+import {
+  approvalsOf,
+  committed,
+  planTerm,
+  type Approvals,
+  type LastDeployed,
+} from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
 import type { StackConfig } from "../ledger/stack-config";
+import { readNamedWords } from "../ledger/outcomes";
 import { NotArrivedError, RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
 import { findScan } from "../registry/scans";
@@ -17,6 +24,7 @@ import {
   soakTerm,
   type Term,
 } from "../release/gate";
+import { includes } from "../release/approval";
 import { shortDigest } from "../release/plan";
 import { scanTerm, type ScanAnswer } from "../release/scan";
 import { parseTag } from "../release/tags";
@@ -66,20 +74,31 @@ export async function movementTerms(
     facts.lastDeployed(upstream),
     last && committed(project, ledger, upstream, last.outcome.commit),
   ]);
-  // One that was known here is not gone by a deployment of the upstream, which may need fewer
-  // approvals.
-  const signOffs = {
-    ...known?.config.signOffs,
-    ...wanted.signOffs,
-    ...deployed?.config.signOffs,
-  };
+  // A deployment of the upstream, which may need fewer approvals, takes away no sign-off that was
+  // known here. A change names no person who is not named so far.
+  const signOffs = [known?.config, deployed?.config, wanted]
+    .map((each): SignOffs => each?.signOffs ?? {})
+    .reduce(stricterSignOffs);
   const asked = Object.keys(signOffs).length > 0;
-  const words = asked ? await ledger.namedWords("sign-off", upstream) : [];
+  const words = asked ? await readNamedWords(project, ledger, "sign-off", upstream, now) : [];
   const given = words.flatMap(({ of: [release, name = ""], email }) =>
     release === tag ? [{ name, email }] : [],
   );
   terms.push(signOffTerm(environment, upstream, signOffs, given, tag));
   return [...held, ...terms];
+}
+
+type SignOffs = StackConfig["signOffs"];
+
+/** The sign-offs by which two policies are satisfied: all names, and the people that both name. */
+function stricterSignOffs(one: SignOffs, other: SignOffs): SignOffs {
+  const both = Object.entries(other).map(([name, people]) => {
+    const former = one[name];
+    if (former === undefined || former.length === 0) return [name, people] as const;
+    const named = former.filter((person) => people.length === 0 || includes(people, person));
+    return [name, named.length === 0 ? former : named] as const;
+  });
+  return { ...one, ...Object.fromEntries(both) };
 }
 
 /**
@@ -142,7 +161,10 @@ export async function registryTerms(
 }
 
 /** What is known of an image's vulnerabilities, also where the environment does not ask. */
-export async function scanOf({ registry, scan }: StackConfig, digest: string): Promise<ScanAnswer> {
+export async function scanOf(
+  { registry, scan }: Pick<StackConfig, "registry" | "scan">,
+  digest: string,
+): Promise<ScanAnswer> {
   try {
     return await findScan(registry, digest, scan?.source);
   } catch (error) {
@@ -152,20 +174,37 @@ export async function scanOf({ registry, scan }: StackConfig, digest: string): P
   }
 }
 
-/** Whether an image may go on by what its scan says, where the environment asks for that. */
-export async function scanTerms(
+/**
+ * Whether an image may go on by what its scan says, where the environment asks for that: by the policy
+ * that was deployed last, and by the present one.
+ */
+export async function scanned(
   { pulumi, now }: Context,
   environment: string,
-  { scan }: StackConfig,
+  config: StackConfig,
   digest: string,
-  answer: ScanAnswer,
-): Promise<Term[]> {
-  if (scan === undefined) return [];
-  const term = scanTerm(environment, scan, answer, now());
-  if (term.state === "passes") return [term];
+  last: LastDeployed | undefined,
+): Promise<{ readonly answer: ScanAnswer | undefined; readonly terms: readonly Term[] }> {
+  const policies = [last?.config.scan, config.scan].filter((policy) => policy !== undefined);
+  const different = policies.filter(
+    (policy, index) => !policies.slice(0, index).some((other) => isDeepStrictEqual(other, policy)),
+  );
+  const answers = await Promise.all(
+    different.map(async (scan) => scanOf({ registry: config.registry, scan }, digest)),
+  );
+  const terms = different.map((scan, index) => {
+    const answer = answers[index];
+    return answer && scanTerm(environment, scan, answer, now());
+  });
+  const open = terms.filter((term) => term !== undefined);
+  const missing = open.find(({ state }) => state !== "passes");
+  const told = { answer: answers.at(-1) };
+  const [first] = open;
+  if (first === undefined) return { ...told, terms: [] };
+  if (missing === undefined) return { ...told, terms: [first] };
   const { release } = await pulumi.knownOutputs(environment);
-  if (release?.digest !== digest) return [term];
-  return [passes("scan", `the image runs already, although: ${term.says}`)];
+  if (release?.digest !== digest) return { ...told, terms: [missing] };
+  return { ...told, terms: [passes("scan", `the image runs already, although: ${missing.says}`)] };
 }
 
 function notArrived(environment: string, { value, fix }: NotArrivedError): Term {
@@ -215,20 +254,19 @@ export async function gateOf(
   );
   // Asked once the image is there.
   const [scan, schema] = await Promise.all([
-    config.scan && scanOf(config, request.digest),
+    scanned(context, environment, config, request.digest, last),
     schemaFacts(context, environment, config, request),
   ]);
-  const [approvals, scanned, movement] = await Promise.all([
+  const [approvals, movement] = await Promise.all([
     approvalsOf(project, ledger, request, config, last, schema.change, context.now()),
-    scan === undefined ? [] : scanTerms(context, environment, config, request.digest, scan),
     movementTerms(context, environment, config, request, facts),
   ]);
   // Before it is there, the registry has nothing to say.
   const first = leads.some(({ state }) => state !== "passes")
     ? leads
-    : [...leads, ...registry, ...scanned];
+    : [...leads, ...registry, ...scan.terms];
   const terms = [...first, plan, ...schema.terms, ...approvals.terms, ...movement];
-  return { terms, scan, schema, approvals };
+  return { terms, scan: scan.answer, schema, approvals };
 }
 
 export async function leadTermOf(

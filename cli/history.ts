@@ -1,6 +1,8 @@
 import type { LedgerOutcome } from "../ledger/ledger";
+import { readHolds } from "../ledger/outcomes";
 import { shortHash } from "../release/plan";
 import { checkName, fetchOrNote, type Context, type Report } from "./context";
+import { readFacts, type Facts } from "./facts";
 import { wrap } from "./text";
 
 export interface HistoryOptions {
@@ -17,14 +19,21 @@ export async function history(
   { environment, limit = LIMIT }: HistoryOptions = {},
 ): Promise<Report> {
   if (environment !== undefined) checkName(environment);
-  const { ledger, print } = context;
+  const { ledger, project, now, print } = context;
   await fetchOrNote(context);
-  const outcomes = await ledger.outcomes(environment);
+  const [facts, outcomes, holds] = await Promise.all([
+    readFacts(context),
+    ledger.outcomes(environment),
+    readHolds(project, ledger, now()),
+  ]);
   const shown = outcomes.slice(0, limit);
+  const doubts = await doubtsOf(facts, shown);
   const width = Math.max(0, ...shown.map((outcome) => outcome.environment.length));
   for (const outcome of shown) {
     const time = outcome.at.toISOString().slice(0, 16).replace("T", " ");
-    print(wrap(`${time}  ${outcome.environment.padEnd(width)}  `, sentence(outcome)));
+    const doubt = doubts.get(outcome.ref);
+    const said = sentence(outcome) + (doubt === undefined ? "" : `; does not count: ${doubt}`);
+    print(wrap(`${time}  ${outcome.environment.padEnd(width)}  `, said));
   }
   const left = outcomes.length - shown.length;
   if (outcomes.length === 0) print("Nothing has been deployed with the tool yet.");
@@ -32,8 +41,29 @@ export async function history(
     const are = left === 1 ? "one is" : "ones are";
     print(wrap("", `${left} older ${are} not shown; --limit NUMBER shows more.`));
   }
-  const entries = shown.map((outcome) => ({ ...outcome, at: outcome.at.toISOString() }));
-  return { outcome: "done", entries, total: outcomes.length };
+  for (const { entry, doubt } of holds.doubted) {
+    print(wrap("", `${entry.ref}: ${entry.kind} by ${entry.who} does not count: ${doubt}`));
+  }
+  const entries = shown.map((outcome) => ({
+    ...outcome,
+    at: outcome.at.toISOString(),
+    doubt: doubts.get(outcome.ref),
+  }));
+  const doubtedHolds = holds.doubted.map(({ entry, doubt }) => ({
+    ...{ ref: entry.ref, kind: entry.kind, who: entry.who, at: entry.at.toISOString(), doubt },
+  }));
+  return { outcome: "done", entries, total: outcomes.length, doubtedHolds };
+}
+
+/** Why outcomes do not count, by their refs. */
+async function doubtsOf(
+  facts: Facts,
+  shown: readonly LedgerOutcome[],
+): Promise<ReadonlyMap<string, string>> {
+  const names = [...new Set(shown.map(({ environment }) => environment))];
+  const read = names.map(async (name) => (await facts.of(name)).doubted);
+  const doubted = (await Promise.all(read)).flat();
+  return new Map(doubted.map(({ outcome, doubt }) => [outcome.ref, doubt]));
 }
 
 function sentence(outcome: LedgerOutcome): string {

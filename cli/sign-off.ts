@@ -1,5 +1,6 @@
 import { stampOf } from "../ledger/entries";
-import type { Ledger, LedgerOutcome } from "../ledger/ledger";
+import type { LedgerOutcome } from "../ledger/ledger";
+import { readNamedWords, type EnvironmentOutcomes } from "../ledger/outcomes";
 import { Refusal } from "../ledger/refusal";
 import { includes } from "../release/approval";
 import { readFacts } from "./facts";
@@ -53,19 +54,22 @@ export async function review(context: Context, environment: string): Promise<Rep
   await fetchOrNote(context);
   const person = await ledger.person();
   const facts = await readFacts(context);
-  const open = await unreviewedOf(ledger, environment, await facts.outcomesOf(environment));
+  const outcomes = await facts.of(environment);
+  const open = await unreviewedOf(context, environment, outcomes);
   if (open.length === 0) {
     print(`${environment}: no hotfix waits for its review.`);
     await publish(context);
     return { outcome: "done", environment, reviewed: [] };
   }
-  const own = open.filter(({ who }) => who.toLowerCase() === person.toLowerCase());
+  const own = open.filter(({ ref, who }) =>
+    includes([who, ...(outcomes.requests.get(ref)?.requesters ?? [])], person),
+  );
   if (own.length > 0) {
     throw new Refusal({
       where: environment,
       property: "the review",
-      value: `by ${person}, who deployed it`,
-      expected: "somebody else's eyes",
+      value: `by ${person}, who asked for it or deployed it`,
+      expected: "another person's eyes",
       fix: `Let another person run \`baton review ${environment}\``,
     });
   }
@@ -77,17 +81,19 @@ export async function review(context: Context, environment: string): Promise<Rep
 }
 
 /**
- * The hotfixes that nobody has looked at since they were deployed.
- * @param outcomes of the environment
+ * The hotfixes that were deployed, and reviewed by no person but those who asked for them or deployed
+ * them, the newest first.
  */
 export async function unreviewedOf(
-  ledger: Ledger,
+  { project, ledger, now }: Pick<Context, "project" | "ledger" | "now">,
   environment: string,
-  outcomes: readonly LedgerOutcome[],
+  { proven, requests }: EnvironmentOutcomes,
 ): Promise<LedgerOutcome[]> {
-  const hotfixes = outcomes.filter(({ hotfix, result }) => hotfix && result === "deployed");
+  const hotfixes = proven.filter(({ hotfix, result }) => hotfix && result === "deployed");
   if (hotfixes.length === 0) return [];
-  const words = await ledger.namedWords("review", environment);
-  const reviewed = new Set(words.map(({ of: [stamp] }) => stamp));
-  return hotfixes.filter(({ at }) => !reviewed.has(stampOf(at)));
+  const words = await readNamedWords(project, ledger, "review", environment, now());
+  return hotfixes.filter(({ ref, at, who }) => {
+    const own = [who, ...(requests.get(ref)?.requesters ?? [])];
+    return !words.some(({ of: [stamp], email }) => stamp === stampOf(at) && !includes(own, email));
+  });
 }

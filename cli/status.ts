@@ -122,7 +122,7 @@ async function statusOf(
   const isElsewhere = config.deployedBy === "pulumi-deployments";
   const [latest, unreviewed, update] = await Promise.all([
     ledger.request(environment),
-    unreviewedOf(ledger, environment, outcomes),
+    unreviewedOf(context, environment, await facts.of(environment)),
     isElsewhere ? context.pulumi.lastUpdate(environment) : undefined,
   ]);
   const request = latest && isOpen(latest, outcomes) ? latest : undefined;

@@ -7,7 +7,7 @@ import { parseTag } from "../release/tags";
 import { formatTime } from "../release/time";
 import { checkHere, checkName, fetchOrNote, type Context, type Report } from "./context";
 import { readFacts, type Facts } from "./facts";
-import { gateOf, movementTerms, registryTerms, scanOf, scanTerms } from "./gate";
+import { gateOf, movementTerms, registryTerms, scanned } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { isOpen } from "./status";
 import { markOf, sayTerm, wrap, type SaidTerm } from "./text";
@@ -98,13 +98,14 @@ async function unasked(
   checkTag(environment, config, tag, hotfix ? lane : undefined);
   const known = tag === given.earnedTag ? given.release?.digest : undefined;
   const digest = known ?? (await resolve(config, tag));
-  const [registry, scanned, movement] = await Promise.all([
+  const [registry, scans, movement] = await Promise.all([
     registryTerms(environment, config, { tag, digest }),
-    digest === undefined || config.scan === undefined
+    digest === undefined
       ? []
-      : scanOf(config, digest).then(async (scan) =>
-          scanTerms(context, environment, config, digest, scan),
-        ),
+      : facts
+          .lastDeployed(environment)
+          .then((last) => scanned(context, environment, config, digest, last))
+          .then(({ terms }) => terms),
     movementTerms(context, environment, config, { tag, digest: digest ?? "", hotfix }, facts),
   ]);
   // Of an image that is not known nobody can say whether it is held, or how long it has run.
@@ -119,7 +120,7 @@ async function unasked(
   };
   print(wrap("", `${environment}: ${tag}, which nobody has asked for yet`));
   return tell(context, environment, { tag, digest }, [
-    ...[...registry, ...scanned].map(sayTerm),
+    ...[...registry, ...scans].map(sayTerm),
     requested,
     ...sayable.map(sayTerm),
   ]);

@@ -15,6 +15,8 @@ export interface ArtifactRepositoryArgs {
    * its own region) or enhanced scanning (in all).
    */
   readonly settings?: Readonly<Record<string, EcrSettings>>;
+  /** Whether `pulumi destroy` is refused until the repositories' protection is lifted. */
+  readonly protect: boolean;
 }
 
 /**
@@ -29,7 +31,7 @@ export class ArtifactRepository extends pulumi.ComponentResource {
   constructor(name: string, args: ArtifactRepositoryArgs, opts?: pulumi.ComponentResourceOptions) {
     // What the registry is set to is none of its own inputs, and others may change it.
     super("baton:components:ArtifactRepository", name, { registry: args.registry }, opts);
-    const { registry, settings = {} } = args;
+    const { registry, settings = {}, protect } = args;
     const { host, name: repositoryName } = splitRepository(registry.repository);
     const { account, region: home } = parseEcrHost(host) ?? { account: "", region: "" };
     const kept = { parent: this, retainOnDelete: true };
@@ -47,7 +49,7 @@ export class ArtifactRepository extends pulumi.ComponentResource {
             kmsKey === undefined ? { encryptionType: "AES256" } : { encryptionType: "KMS", kmsKey },
           ],
         },
-        kept,
+        { ...kept, protect },
       );
       const { lifecycle, pullAccounts } = registry;
       const named = { region, repository: repository.name };

@@ -36,6 +36,8 @@ export interface DatabaseArgs {
   /** Where the cluster keeps the database's URL. */
   readonly urlKey: { readonly name: pulumi.Input<string>; readonly key: string };
   readonly labels: Readonly<Record<string, string>>;
+  /** Whether `pulumi destroy` is refused until the protection of the backups' claim is lifted. */
+  readonly protect: boolean;
 }
 
 type PodTemplate = k8s.types.input.core.v1.PodTemplateSpec;
@@ -127,7 +129,7 @@ export class Database extends pulumi.ComponentResource {
 
   /** Whatever becomes of the stack, the backups stay as long as the namespace. */
   private createClaim(): pulumi.Input<string> {
-    const { namespace, database } = this.args;
+    const { namespace, database, protect } = this.args;
     const { volume } = database.backup;
     if ("existing" in volume) return volume.existing;
     const claim = new k8s.core.v1.PersistentVolumeClaim(
@@ -145,7 +147,7 @@ export class Database extends pulumi.ComponentResource {
           ...(volume.storageClass === undefined ? {} : { storageClassName: volume.storageClass }),
         },
       },
-      { ...this.child, retainOnDelete: true },
+      { ...this.child, retainOnDelete: true, protect },
     );
     return claim.metadata.name;
   }

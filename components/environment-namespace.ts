@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { splitRepository } from "../registry/reference";
 import type { Config } from "../config-schema";
-import type { StackConfig } from "../config";
+import { asksApproval, type StackConfig } from "../config";
 import { childOptions, type ChildOptions } from "./internal/child-options";
 import { networkPolicies } from "./internal/network-policies";
 
@@ -83,7 +83,8 @@ export class EnvironmentNamespace extends pulumi.ComponentResource {
           },
         },
       },
-      this.child,
+      // `pulumi destroy` runs no program, and so asks for no approvals.
+      { ...this.child, protect: asksApproval(config) },
     );
     this.namespace = namespace.metadata.name;
 

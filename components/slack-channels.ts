@@ -4,6 +4,8 @@ import type { Config } from "../config-schema";
 
 export interface SlackChannelsArgs {
   readonly channels: NonNullable<Config["slack"]>["channels"];
+  /** Whether `pulumi destroy` is refused until the channels' protection is lifted. */
+  readonly protect: boolean;
 }
 
 /**
@@ -27,7 +29,7 @@ export class SlackChannels extends pulumi.ComponentResource {
           adoptExistingChannel: true,
           actionOnDestroy: "none",
         },
-        { parent: this, retainOnDelete: true },
+        { parent: this, retainOnDelete: true, protect: args.protect },
       );
       return [key, conversation.id] as const;
     });

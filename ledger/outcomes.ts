@@ -7,7 +7,14 @@ import { PLAN_PARTS } from "../release/plan";
 import { formatTime, STAMPS_DIFFER } from "../release/time";
 import type { Target } from "../release/way-back";
 import { committed, judge, policyOf, signersOf, type LastDeployed, type Policy } from "./gate";
-import type { Ledger, LedgerHold, LedgerOutcome, Request, WordBook } from "./ledger";
+import type {
+  Ledger,
+  LedgerHold,
+  LedgerOutcome,
+  NamedWord,
+  Request,
+  WordBook,
+} from "./ledger";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
 
@@ -27,7 +34,17 @@ export interface EnvironmentOutcomes {
   readonly doubted: readonly DoubtedOutcome[];
   /** The newest proven deployment, whose policy counts for the next request. */
   readonly lastDeployed: LastDeployed | undefined;
+  /** The requests that proven outcomes name, by the outcome's ref. */
+  readonly requests: ReadonlyMap<string, Request>;
 }
+
+/** Where nothing was deployed yet. */
+export const NO_OUTCOMES: Omit<EnvironmentOutcomes, "all"> = {
+  proven: [],
+  doubted: [],
+  lastDeployed: undefined,
+  requests: new Map(),
+};
 
 /**
  * Reads the outcomes of an environment, and proves each. A tag proves nothing by itself: an outcome
@@ -45,7 +62,7 @@ export async function readOutcomes(
   running: () => Promise<Target | undefined>,
 ): Promise<EnvironmentOutcomes> {
   const all = await ledger.outcomes(environment);
-  if (all.length === 0) return { all, proven: [], doubted: [], lastDeployed: undefined };
+  if (all.length === 0) return { all, ...NO_OUTCOMES };
   const proof = await Proof.open(project, ledger, environment, now, running, all);
   for (const outcome of all.toReversed()) await proof.add(outcome);
   const result = await proof.result();
@@ -87,6 +104,26 @@ export async function readHolds(project: Project, ledger: Ledger, now: Date): Pr
   });
   const isCounted = (entry: LedgerHold) => !doubted.some((one) => one.entry === entry);
   return { counted: entries.filter(isCounted), doubted };
+}
+
+/**
+ * Reads sign-offs or reviews, and leaves out those whose date is yet to come, or whose commit is not
+ * in the reviewed history.
+ */
+export async function readNamedWords(
+  project: Project,
+  ledger: Ledger,
+  kind: "sign-off" | "review",
+  environment: string,
+  now: Date,
+): Promise<NamedWord[]> {
+  const words = await ledger.namedWords(kind, environment);
+  if (words.length === 0) return [];
+  const patterns = await project.protectedBranches(environment);
+  const places = await ledger.placesIn(await ledger.reviewedTips(patterns));
+  return words.filter(
+    ({ commit, at }) => places.has(commit) && timeDoubt({ at, taggedAt: at }, now) === undefined,
+  );
 }
 
 /** Why an entry's own times cannot be true, without a full stop; undefined where they can. */
@@ -178,9 +215,14 @@ class Proof {
   }
 
   async result(): Promise<Omit<EnvironmentOutcomes, "all">> {
+    const requests = this.proven.flatMap((outcome) => {
+      const request = this.requests.of(outcome);
+      return request === undefined ? [] : [[outcome.ref, request] as const];
+    });
     return {
       proven: this.proven,
       doubted: this.doubted,
+      requests: new Map(requests),
       lastDeployed: await this.lastDeployed(),
     };
   }

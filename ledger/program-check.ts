@@ -9,7 +9,7 @@ import { runProblems } from "./caller";
 import { approvalsOf, committed, isKnownWayBack, planTerm } from "./gate";
 import { Ledger } from "./ledger";
 import type { LoadedFiles } from "./loaded-files";
-import { readOutcomes, type EnvironmentOutcomes } from "./outcomes";
+import { NO_OUTCOMES, readOutcomes } from "./outcomes";
 import { UncoveredProgram, type Program } from "./program-files";
 import { Project } from "./project";
 
@@ -30,11 +30,6 @@ export interface Deployment {
   /** The release that runs by the stack's own state. */
   readonly running: () => Promise<Target | undefined>;
 }
-
-const NO_OUTCOMES: Pick<EnvironmentOutcomes, "proven" | "lastDeployed"> = {
-  proven: [],
-  lastDeployed: undefined,
-};
 
 /**
  * What people's approvals leave open of a deployment by whoever runs `pulumi up`; nothing where the
