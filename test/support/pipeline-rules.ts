@@ -37,7 +37,7 @@ function startsOf({ on }: Workflow): Start[] {
     const names = { "github.event_name": event, "github.ref": ref, "github.ref_name": name };
     return { by, name, names: { ...repository, ...names, ...more } };
   };
-  const push = (events["push"] ?? undefined) as Workflow["on"]["push"];
+  const push = events["push"];
   // Without filters, a push of any branch and of any tag.
   const all = "push" in events && push?.branches === undefined && push?.tags === undefined;
   const tags = all ? ["v*"] : (push?.tags ?? []);

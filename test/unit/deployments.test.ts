@@ -283,8 +283,8 @@ describe("the branch of the settings", () => {
     const folder = mkdtempSync(join(tmpdir(), "baton-deployments-"));
     const write = (file: string, text: string) => writeFileSync(join(folder, file), text);
     try {
-      const registry = "baton:registry: { kind: oci, repository: registry.example.com/podinfo }";
-      write("Pulumi.yaml", `name: baton\nconfig: { ${registry} }\n`);
+      const registry = "registry: { kind: oci, repository: registry.example.com/podinfo }";
+      write("Pulumi.yaml", `name: baton\nconfig: { baton:defaults: { value: { ${registry} } } }\n`);
       write("Pulumi.dev.yaml", "config: {}\n");
       write(
         "Pulumi.qa.yaml",
@@ -296,7 +296,7 @@ describe("the branch of the settings", () => {
       const project = await Project.open(folder);
       await assert.rejects(
         checkBranches(project, { branch: "main" }),
-        /^Error: pipelines\/flow\.yaml: protected\.qa is qa; expected main, the branch of these settings\. Let both name one branch\.$/,
+        /pipelines\/flow\.yaml: protected\.qa is qa; expected main, the branch of these settings\. Let both name one branch\.$/,
       );
       await checkBranches(project, { branch: "qa" });
     } finally {
