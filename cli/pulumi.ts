@@ -233,7 +233,7 @@ export class Pulumi {
     const args = ["stack", "output", "--json", "--stack", stack];
     const run = await this.start(args, { env: { GOGC: "800" } });
     if (run.failed && /no stack named/.test(run.stderr)) return {};
-    const outputs = run.failed ? await this.exportedOutputs(stack) : JSON.parse(run.stdout);
+    const outputs = run.failed ? await this.exportedOutputs(stack) : parseJson(run.stdout);
     if (outputs === undefined) throw new Error(`${stack}: ${reasonOf(run.stdout, run.stderr)}`);
     return Outputs.parse(outputs);
   }
