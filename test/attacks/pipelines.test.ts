@@ -34,7 +34,7 @@ import {
 } from "../support/pipeline-rules";
 import { register } from "../support/program";
 import { GH, Runner, type Ended } from "../support/runner";
-import { parseWorkflow, readAction, ROOT } from "../support/workflows";
+import { parseWorkflow, readAction, ROOT, type Step } from "../support/workflows";
 
 const read = (file: string) => readFileSync(join(ROOT, file), "utf8");
 
@@ -253,6 +253,27 @@ describe("code that is not on a protected branch gets no credentials", () => {
         }
       });
     }
+
+    it("finds what is planted in the action that sets up every job with a role", () => {
+      const planted: readonly Planted[] = [
+        ["- run: npm ci", "- run: npm ci && git checkout $TAG", /runs on other files/],
+        ["- run: npm ci", "- run: echo ${{ inputs.role }}", /has a script with an expression/],
+        [/pulumi\/actions@\w+/, "pulumi/actions@v7", /does not pin pulumi\/actions@v7/],
+        ["{ node-version: 22", '{ token: "${{ secrets.PAT }}"', /a secret as an input/],
+        [
+          "- run: npm ci",
+          "- uses: actions/checkout@v7\n    - run: npm ci",
+          /keeps a token|does not pin/,
+        ],
+      ];
+      const action = read(".github/actions/setup/action.yml");
+      const drift = parseWorkflow(read(`${FOLDER}/drift.yml`));
+      for (const each of planted) {
+        const { runs } = parse(plant(action, each)) as { runs: { steps: Step[] } };
+        const holes = workflowHoles(drift, flow, () => runs.steps).join("\n");
+        assert.match(holes, each[2], each[1]);
+      }
+    });
 
     describe("when they run", () => {
       let scene: ReturnType<typeof repository>;
