@@ -7,14 +7,7 @@ import { PLAN_PARTS } from "../release/plan";
 import { formatTime, STAMPS_DIFFER } from "../release/time";
 import type { Target } from "../release/way-back";
 import { committed, judge, policyOf, signersOf, type LastDeployed, type Policy } from "./gate";
-import type {
-  Ledger,
-  LedgerHold,
-  LedgerOutcome,
-  NamedWord,
-  Request,
-  WordBook,
-} from "./ledger";
+import type { Ledger, LedgerHold, LedgerOutcome, NamedWord, Request, WordBook } from "./ledger";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
 
@@ -236,8 +229,8 @@ class Proof {
         return undefined;
       case "deployed": {
         const doubt = await this.deploymentDoubt(outcome);
-        const isRunning = outcome.ref === this.newestDeployed && (await this.isRunning(outcome));
-        return isRunning ? undefined : doubt;
+        if (doubt === undefined || outcome.ref !== this.newestDeployed) return doubt;
+        return !this.wasDeployed(outcome) && (await this.isRunning(outcome)) ? undefined : doubt;
       }
       case "failed":
       case "went-back":
@@ -362,12 +355,14 @@ class Proof {
   }
 
   private async hasRun(release: Target): Promise<boolean> {
-    const isKnown = this.proven.some(
-      (outcome) =>
-        (outcome.result === "deployed" && isSameRelease(outcome, release)) ||
-        isSameRelease(outcome.former, release),
+    const ranBefore = this.proven.some(({ former }) => isSameRelease(former, release));
+    return this.wasDeployed(release) || ranBefore || this.isRunning(release);
+  }
+
+  private wasDeployed(release: Target): boolean {
+    return this.proven.some(
+      (outcome) => outcome.result === "deployed" && isSameRelease(outcome, release),
     );
-    return isKnown || this.isRunning(release);
   }
 
   private async isRunning(release: Target): Promise<boolean> {

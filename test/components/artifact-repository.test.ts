@@ -25,7 +25,7 @@ describe("ArtifactRepository", () => {
     given: Partial<ArtifactRepositoryArgs["registry"]> = {},
     settings: ArtifactRepositoryArgs["settings"] = {},
   ) => {
-    const args = { registry: { ...registry, ...given }, settings };
+    const args = { registry: { ...registry, ...given }, settings, protect: false };
     const { resources } = await register(() => new ArtifactRepository("artifacts", args));
     return (type: string, region = "eu-west-1") => {
       const found = resources.filter(
