@@ -149,6 +149,7 @@ async function declareEnvironment(
   const running = (await state.output("release")) as Release | undefined;
   const isSameRelease =
     running?.imageTag === release?.imageTag && running?.digest === release?.digest;
+  const hooks = await objectHooks(config.environment, config.cluster.context);
   // First, as it is the slowest to start: it does so while the other resources are declared.
   const promotion = new PromotionProvider("promotion");
   const objects = new DeclaredObjects(
@@ -160,7 +161,7 @@ async function declareEnvironment(
     },
     recorded,
   );
-  const inCluster = { ...objects.options, hooks: objectHooks(config.cluster.context) };
+  const inCluster = { ...objects.options, hooks };
   const place = new EnvironmentNamespace("namespace", { config }, inCluster);
   if (release === undefined) {
     const source =

@@ -96,6 +96,14 @@ export const NODEJS_HOST: Part = {
       from: String.raw`\tdefer close\(responseChannel\)\n`,
       to: "",
     },
+    {
+      // The host stands between program and engine, and passes on no method that it does not know,
+      // such as those for hooks: the program is given the engine's own address.
+      module: "github.com/pulumi/pulumi/sdk/v3",
+      file: "nodejs/cmd/pulumi-language-nodejs/main.go",
+      from: String.raw`fmt\.Sprintf\("127\.0\.0\.1:%d", handle\.Port\), pipes`,
+      to: "req.GetMonitorAddress(), pipes",
+    },
   ],
   source: "module github.com/pulumi/pulumi/sdk/v3 v3.68.0 of 2023-05-18",
   seconds: 30,

@@ -25,7 +25,7 @@ import { BIN, exists, KUBECONFIG, ROOT, SANDBOX } from "./folder";
 import { commitOf, type Parts } from "./parts";
 
 /** The oldest Pulumi that runs the program: the first with hooks for errors. */
-const OLDEST_PULUMI = "3.218.0";
+export const OLDEST_PULUMI = "3.218.0";
 
 const HOME = join(SANDBOX, "pulumi");
 const HOME_PROGRAMS = join(HOME, "bin");

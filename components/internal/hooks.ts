@@ -1,5 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
+import { Refusal } from "../../config";
 import type { ObjectReference } from "../../provider/ownership";
+import { formatProblem } from "../../release/problem";
 
 const JOB = "kubernetes:batch/v1:Job";
 
@@ -9,8 +11,12 @@ const JOB = "kubernetes:batch/v1:Job";
  * Job, the error shows why its pods have failed.
  *
  * @param context the kubeconfig's context; its current one unless given
+ * @throws Refusal where the engine has no hooks, or a former language host keeps them from it
  */
-export function objectHooks(context: string | undefined): pulumi.ResourceHookBinding {
+export async function objectHooks(
+  environment: string,
+  context: string | undefined,
+): Promise<pulumi.ResourceHookBinding> {
   const release = async ({ type, newInputs, oldOutputs }: pulumi.ResourceHookArgs) => {
     const manager: unknown = oldOutputs?.["__fieldManager"];
     if (!type.startsWith("kubernetes:") || typeof manager !== "string") return;
@@ -36,8 +42,29 @@ export function objectHooks(context: string | undefined): pulumi.ResourceHookBin
     // The Job is not tried again by this run.
     return false;
   };
-  return {
-    beforeUpdate: [new pulumi.ResourceHook("release-fields", release)],
-    onError: [new pulumi.ErrorHook("explain-job", explain)],
-  };
+  const beforeUpdate = new pulumi.ResourceHook("release-fields", release);
+  const onError = new pulumi.ErrorHook("explain-job", explain);
+  await checkRegistered(environment, [beforeUpdate, onError]);
+  return { beforeUpdate: [beforeUpdate], onError: [onError] };
+}
+
+/** Waits for the engine's answers: a hook that it does not take would fail each of its resources. */
+async function checkRegistered(environment: string, hooks: readonly object[]): Promise<void> {
+  const answers = await Promise.allSettled(
+    hooks.map((hook) => (hook as { __registered: Promise<unknown> }).__registered),
+  );
+  for (const answer of answers) {
+    if (answer.status === "fulfilled") continue;
+    const { message } = answer.reason as Error;
+    if (!/^12 UNIMPLEMENTED|does not support/.test(message)) throw answer.reason;
+    throw new Refusal(
+      formatProblem({
+        where: environment,
+        property: "the engine",
+        value: `without resource hooks (${message})`,
+        expected: "Pulumi 3.218.0 or later, with its own Node.js language host",
+        fix: "Update Pulumi, and remove any other pulumi-language-nodejs from PATH",
+      }),
+    );
+  }
 }

@@ -1,4 +1,5 @@
 import * as assert from "node:assert/strict";
+import { OLDEST_PULUMI } from "../../sandbox/engine";
 import { ProgramHarness } from "../support/program";
 import { release } from "../support/releases";
 
@@ -75,6 +76,20 @@ describe("a plain `pulumi up`", () => {
       /^qa: baton:cluster\.context is qa; expected a cluster that answers at https:\/\/127\.0\.0\.1:1/,
     );
   });
+
+  for (const [withoutHooks, reason] of [
+    ["engine", "The Pulumi CLI does not support error hooks"],
+    ["host", "12 UNIMPLEMENTED: unknown method RegisterResourceHook"],
+  ] as const) {
+    it(`is refused where the ${withoutHooks} does not know hooks, in one line`, async () => {
+      const refusal = await harness.refusal({ ...qa({}), withoutHooks });
+      const start = `qa: the engine is without resource hooks (${reason}`;
+      assert.equal(refusal.slice(0, start.length), start);
+      const end = `); expected Pulumi ${OLDEST_PULUMI} or later, with its own Node.js language host. Update Pulumi, and remove any other pulumi-language-nodejs from PATH.`;
+      assert.equal(refusal.slice(-end.length), end);
+      assert.doesNotMatch(refusal, /\n/);
+    });
+  }
 
   it("is refused with all its reasons at once", async () => {
     await harness.writeKubeconfig("https://127.0.0.1:1");

@@ -71,6 +71,8 @@ export interface RunOptions {
   readonly recorded?: Readonly<Record<string, RecordedResource>>;
   /** What the Jobs find in the environment's database. */
   readonly database?: { readonly version: number; readonly backup: string };
+  /** Which of the two does not know hooks: an engine, or a language host that stands before it. */
+  readonly withoutHooks?: "engine" | "host";
   /** Runs as a preview in which nothing that a provider computes is known. */
   readonly preview?: boolean;
 }
@@ -183,24 +185,45 @@ export class ProgramHarness {
 }
 
 /** No hook runs under mocks, so there is no server for the engine to call. */
-const UNCALLED = {
-  registerResourceHook: () => Promise.resolve(),
-  registerErrorHook: () => Promise.resolve(),
-  awaitStackRegistrations: () => Promise.resolve(),
-  shutdown: () => undefined,
-};
+function callbacks(withoutHooks: RunOptions["withoutHooks"]) {
+  const register = (method: string) => () =>
+    withoutHooks === "host"
+      ? Promise.reject(
+          // As gRPC says it.
+          new Error(
+            `12 UNIMPLEMENTED: unknown method ${method} for service pulumirpc.ResourceMonitor`,
+          ),
+        )
+      : Promise.resolve();
+  return {
+    registerResourceHook: register("RegisterResourceHook"),
+    registerErrorHook: register("RegisterErrorHook"),
+    awaitStackRegistrations: () => Promise.resolve(),
+    shutdown: () => undefined,
+  };
+}
+
+/** The part of the SDK's own state that says what the engine can do. */
+interface SdkStore {
+  callbacks: unknown;
+  supportsErrorHooks: boolean;
+}
 
 /** Runs a program, or a part of one, under Pulumi's mocks and records what it registers. */
 export async function register(
   program: () => unknown,
-  options: Pick<RunOptions, "stack" | "preview" | "lastOutputs" | "recorded" | "database"> & {
+  options: Pick<
+    RunOptions,
+    "stack" | "preview" | "lastOutputs" | "recorded" | "database" | "withoutHooks"
+  > & {
     readonly project?: string;
   } = { stack: "qa" },
   resources: Registered[] = [],
 ): Promise<Run> {
-  const { stack, preview = false, project = "baton" } = options;
+  const { stack, preview = false, project = "baton", withoutHooks } = options;
   await pulumi.runtime.setMocks(mocks(options), project, stack, preview, "organization");
-  (sdkState as unknown as { getStore(): { callbacks: unknown } }).getStore().callbacks = UNCALLED;
+  const store = (sdkState as unknown as { getStore(): SdkStore }).getStore();
+  store.callbacks = callbacks(withoutHooks);
   recordRegistrations(resources);
   // The SDK takes a stack trace for every promise, which ts-node maps back to sources: most of a
   // run's time, for traces that nobody reads.
@@ -209,6 +232,8 @@ export async function register(
   let outputs: unknown;
   try {
     outputs = await pulumi.runtime.runInPulumiStack(async () => {
+      // By then the SDK has asked the mocks, which can do everything.
+      if (withoutHooks === "engine") store.supportsErrorHooks = false;
       const result = await program();
       return result instanceof pulumi.ComponentResource ? {} : result;
     });
