@@ -55,7 +55,7 @@ const SHARING: readonly Group[] = [
 const ALONE: readonly Group[] = [["delivery"], ["strategies"], ["app"], ["dr"]];
 
 /** Files that only `npm run test:e2e:full` runs; of the others, all tests that are not marked `(long)`. */
-const LONG = ["deployments", "strategies", "app", "dr", "network-policies"];
+const LONG = ["deployments", "strategies", "app", "dr"];
 
 /** Scenes that are not named after their first file: the fixture of `upgrade` has namespaces `baton-e2e-*`. */
 const SCENE_NAMES: Readonly<Record<string, string>> = { upgrade: "e2e" };
