@@ -271,7 +271,10 @@ describe("the tool, in qa", () => {
     const both = await Promise.all(
       ["ann", "bob"].map(async (person) => scene.tool(person, ["deploy", "qa", "--yes"])),
     );
-    const [winner, loser] = both.sort((a, b) => (a.exitCode ?? 9) - (b.exitCode ?? 9));
+    // The other one succeeds, too, where it comes so late that nothing is left to do.
+    const [winner, ...more] = both.filter(({ all }) => all.includes("is deployed and verified"));
+    const loser = both.find((one) => one !== winner);
+    assert.deepEqual(more, [], "one of them deploys");
     assert.equal(winner?.exitCode, 0, winner?.all);
     assert.ok(
       /held by \S+ on \S+ since/.test(loser?.all ?? "") ||
