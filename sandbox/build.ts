@@ -335,8 +335,17 @@ export async function build(part: Part): Promise<void> {
     goBuild(part, part.programs[program] ?? ".", path, part.stamps ?? [], folder),
   );
   if (folder !== folderOf(part)) await rm(folder, { recursive: true });
-  const source = `built from ${part.source ?? `sandbox/modules/${part.module}`}`;
-  await writeStamp(part, { fingerprint: await fingerprint(part), source });
+  await writeStamp(part, { fingerprint: await fingerprint(part), source: builtFrom(part) });
+}
+
+function builtFrom(part: Part): string {
+  return `built from ${part.source ?? `sandbox/modules/${part.module}`}`;
+}
+
+/** Whether the programs that are there were built by this recipe, here or where they were packed. */
+export async function isBuilt(part: Part): Promise<boolean> {
+  const stamp = await readStamp(part);
+  return stamp?.source.endsWith(builtFrom(part)) === true;
 }
 
 /** Replaces each program of a part once the new one is whole. */

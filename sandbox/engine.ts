@@ -11,6 +11,7 @@ import { Git } from "../ledger/git";
 import { MOVING_KEYS } from "../config-schema";
 import { orderPath } from "../release/path";
 import {
+  isBuilt,
   KUBERNETES_PLUGIN,
   KUBERNETES_PROVIDER,
   NODEJS_HOST,
@@ -101,6 +102,15 @@ export async function describeEngine(): Promise<EngineProgram[]> {
     source: stamp?.source ?? found,
   });
   return programs;
+}
+
+/**
+ * Whether the Kubernetes provider is the one that the sandbox builds: it is older than the version
+ * that it gives, and updates an object that exists where the real one refuses to create it.
+ */
+export async function isProviderBuilt(): Promise<boolean> {
+  const own = await installedPlugin(KUBERNETES.name, KUBERNETES.version);
+  return own === undefined && isBuilt(KUBERNETES_PLUGIN);
 }
 
 /** The version of the user's own `pulumi`, or `undefined` when there is none or it is too old. */
@@ -291,6 +301,8 @@ async function engineEnvironment(
     PULUMI_IGNORE_AMBIENT_PLUGINS: "true",
     // The sandbox has no need of the AWS provider, and may have no way to fetch it.
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+    // The program's `enablePatchForce`, which the provider knows by this name only.
+    ...((await isProviderBuilt()) ? { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" } : {}),
   };
 }
 
