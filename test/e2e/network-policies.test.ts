@@ -477,13 +477,15 @@ describe("network policies", () => {
     });
   });
 
-  for (const [strategy, entrance] of [
-    ["blueGreen", LOAD_BALANCER],
-    ["canary", GATEWAY],
-  ] as const) {
-    it(`let those of a ${strategy}'s new pods pass before they are on the air`, async () => {
-      await configure({ strategy }, "service", entrance);
-      const tag = await push(strategy === "canary" ? 3 : 2);
+  for (const [index, [rollout, entrance]] of (
+    [
+      [{ strategy: "blueGreen" }, LOAD_BALANCER],
+      [{ strategy: "canary", steps: [{ weight: 50, duration: "1s" }] }, GATEWAY],
+    ] as const
+  ).entries()) {
+    it(`let those of a ${rollout.strategy}'s new pods pass before they are on the air`, async () => {
+      await configure(rollout, "service", entrance);
+      const tag = await push(2 + index);
       await whileVerified(tag, async (suite) => {
         const service = { namespace: scene.namespaceOf(ENVIRONMENT), name: "web" };
         const { spec } = await scene.core.readNamespacedService(service);
