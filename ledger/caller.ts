@@ -8,23 +8,26 @@ import type { Problem } from "../release/problem";
 
 /** The `pulumi` process that runs this program, as it was started. */
 export interface Caller {
-  /** Its environment before Pulumi has added what imported environments (ESC) give. */
+  /** Its environment, without the variables that imported environments (ESC) give. */
   readonly environment: Readonly<Record<string, string>>;
-  /** The same as it gave it on to the language host. */
+  /** The environment that it gave the language host, with those variables. */
   readonly given: Readonly<Record<string, string>>;
   readonly args: readonly string[];
-  /** The folder that its arguments are relative to. */
+  /** The folder to which paths among its arguments are relative. */
   readonly folder: string;
 }
 
-/** Who has started this program; nothing where the system does not tell, as macOS and Windows. */
+/** Nix puts a script before the program itself. */
+const PULUMI = /^(pulumi|\.pulumi-wrapped)$/;
+
+/** Finds the `pulumi` above this process; undefined where the system does not tell, as on macOS. */
 export function findCaller(pid = process.pid): Caller | undefined {
   let below = pid;
   try {
     for (;;) {
       const above = parentOf(below);
       if (above <= 1) return undefined;
-      if (textOf(above, "comm").trim() === "pulumi") {
+      if (PULUMI.test(textOf(above, "comm").trim())) {
         return {
           environment: variablesOf(above),
           given: variablesOf(below),
@@ -40,9 +43,8 @@ export function findCaller(pid = process.pid): Caller | undefined {
 }
 
 /**
- * Whether a variable of this process is the caller's own: break-glass is a person's decision, and no
- * imported environment's. Where the system does not tell, a stack file that imports environments
- * has none.
+ * Whether the caller has set a variable of this process, and not an imported environment: break-glass
+ * is a person's decision. Where the system does not tell, it is false for a stack file with imports.
  */
 export function isCallersOwn(name: string, stackFile: string, caller = findCaller()): boolean {
   const value = process.env[name];
@@ -52,20 +54,20 @@ export function isCallersOwn(name: string, stackFile: string, caller = findCalle
     : caller.environment[name] === value;
 }
 
-/** What decides, beside files, what Node, TypeScript and Pulumi run. */
+/** Variables that decide what Node, TypeScript and Pulumi run. */
 const DECIDING =
   /^(NODE_(OPTIONS|PATH)|TS_NODE_.+|SWC_.+|NAPI_RS_.+|LD_(PRELOAD|AUDIT)|DYLD_INSERT_LIBRARIES|PULUMI_DEBUG_(PROVIDERS|LANGUAGES)|PULUMI_LANGUAGE_NODEJS_RUN_PATH|PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES)$/;
-/** What Pulumi itself sets for those that it starts. */
+/** Variables that Pulumi itself sets for its language host. */
 const PULUMIS = /^(PULUMI_|OTEL_|TRACE|PWD$|OLDPWD$)/;
 const PINNED = /@\d+$/;
-/** What decides, in a person's own `.npmrc`, what npm installs and runs beside the lockfile. */
+/** Keys of a person's own `.npmrc` that decide what npm installs and runs. */
 const DECIDING_NPM =
   /^(script-shell|node-options|ignore-scripts|package-lock|shrinkwrap|install-(links|strategy)|global-style|legacy-bundling|git|python|node-gyp|omit|include|only|production|optional|workspaces?|globalconfig)$/;
 
 /**
- * What of a run is in no plan and decides what it does: variables of Node and Pulumi, imported
- * environments that move, and what a person's own `.npmrc` decides.
- * @param tsconfig what Pulumi.yaml names as TypeScript's configuration
+ * Problems of a run that no plan covers: variables of Node and Pulumi, imported environments that
+ * may change, and keys of a person's own `.npmrc`.
+ * @param tsconfig TypeScript's configuration as Pulumi.yaml names it
  */
 export function runProblems(
   environment: string,

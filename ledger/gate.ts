@@ -13,6 +13,7 @@ import type { SchemaChange } from "../release/schema";
 import { settingsDifference } from "../release/settings-difference";
 import type { Target } from "../release/way-back";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
+import { uncovered, UncoveredProgram } from "./program-files";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
 import { POLICY_KEYS, splitSecrets, type StackConfig } from "./stack-config";
@@ -287,8 +288,11 @@ export async function planTerm(
   const config = project.parse(environment, stackFile);
   const [there, program] = await Promise.all([
     committed(project, ledger, environment, request.commit),
-    project.program(),
+    project.program().catch(uncovered),
   ]);
+  if (program instanceof UncoveredProgram) {
+    return fails(name, "no plan covers the program as it is", program.problems[0]);
+  }
   const [plan, held] = await Promise.all([
     project.planOf(config, { program }),
     there && project.planOf(there.config, { program, allowedSigners: there.allowedSigners }),
@@ -351,7 +355,7 @@ export async function planTerm(
 
 const EMPTY = parseParts("");
 
-/** Which files of the program are others here than in a request's commit. */
+/** Names the program's files that differ from those of a request's commit. */
 async function movedFiles(project: Project, commit: string): Promise<string> {
   const differences = await project.differencesFrom(commit);
   if (differences === undefined) return "";

@@ -8,45 +8,34 @@ import { isInside, type Program, type ProgramLayout } from "./program-files";
 import { Refusal } from "./refusal";
 
 /**
- * A net below the plan's hash: what a running program loads, and reads through `fs`, has to be what
- * a plan covers. docs/security.md says what it cannot see.
+ * A net below the plan's hash: a running program may load only files that a plan covers, and read
+ * none of a folder apart through `fs`. docs/security.md says what the net cannot see.
  */
 export class LoadedFiles {
-  private unwatch: (() => void) | undefined;
-
   constructor(
     readonly layout: ProgramLayout,
-    /** The environment, for people. */
+    /** The environment's name, for messages. */
     private readonly where: string,
   ) {}
 
-  /** From now on, to read a file that is apart or to load a library of elsewhere is refused. */
+  /** Refuses, from now on, to read a file apart and to load a library from elsewhere. */
   watch(): void {
-    const undo = [
-      ...["readFileSync", "readFile", "openSync", "open", "createReadStream"].map((name) =>
-        wrap(fs, name, (path) => this.checkRead(path)),
-      ),
-      ...["readFile", "open"].map((name) =>
-        wrap(fs.promises, name, async (path) => Promise.resolve(this.checkRead(path))),
-      ),
-      wrap(process, "dlopen", (_, path) => this.checkLibrary(path)),
-    ];
+    const checkRead = (path: unknown) => this.checkRead(path);
+    for (const name of ["readFileSync", "readFile", "openSync", "open", "createReadStream"]) {
+      wrap(fs, name, checkRead);
+    }
+    for (const name of ["readFile", "open"]) {
+      wrap(fs.promises, name, async (path) => Promise.resolve(path).then(checkRead));
+    }
+    wrap(process, "dlopen", (_, path) => this.checkLibrary(path));
     syncBuiltinESMExports();
-    this.unwatch = () => {
-      for (const one of undo) one();
-      syncBuiltinESMExports();
-    };
-  }
-
-  stop(): void {
-    this.unwatch?.();
   }
 
   /**
-   * What was loaded and is no part of a plan.
-   * @param program what was hashed; without it, files count by where they are
-   * @param thorough asks the engine of JavaScript too, which knows each module of ECMAScript and
-   * what is no longer cached, and takes some tenths of a second
+   * Names loaded files that no plan covers.
+   * @param program the hashed files; without it, a file's folder decides
+   * @param thorough asks V8, too, which knows modules of ECMAScript and those that are no longer
+   * cached, and takes some tenths of a second
    */
   problems(program?: Program, thorough = false): Problem[] {
     const paths = new Set([
@@ -69,10 +58,11 @@ export class LoadedFiles {
     };
   }
 
-  /** Why a file must not be loaded; nothing where it may be. */
+  /** Why a file must not be loaded; undefined where it may be. */
   private faultOf(path: string, program: Program | undefined): string | undefined {
     const { layout } = this;
-    if (isInside(layout.installed, path)) return this.faultOfPackage(path);
+    const packagePath = this.packagePathOf(path);
+    if (packagePath !== undefined) return this.faultOfPackage(packagePath);
     const name = layout.nameOf(path);
     if (program !== undefined && Object.hasOwn(program.files, name)) return undefined;
     const apart = layout.apartOf(path);
@@ -83,24 +73,28 @@ export class LoadedFiles {
     if (!isLinked && !isInside(layout.base, path)) {
       return "loaded from outside of the program's folder and packages";
     }
-    if (name.replace(/^node_modules\//, "").includes("node_modules/")) {
-      return "loaded from packages that the lockfile does not describe";
-    }
     return program === undefined ? undefined : "loaded, but not among what was hashed";
   }
 
-  /** By npm's lockfile; those of other package managers list no folders. */
+  /** A package's file, relative to the lockfile's folder; undefined for a file of no package. */
+  private packagePathOf(path: string): string | undefined {
+    const { installed, root } = this.layout;
+    const rest = (folder: string) => path.slice(folder.length + 1).replaceAll("\\", "/");
+    if (isInside(installed, path)) return MODULES + rest(installed);
+    const isNested = isInside(root, path) && `/${rest(root)}`.includes(`/${MODULES}`);
+    return isNested ? rest(root) : undefined;
+  }
+
+  /** Asks npm's lockfile; lockfiles of other package managers list no folders. */
   private faultOfPackage(path: string): string | undefined {
-    const { packages, installed } = this.layout;
-    if (packages === undefined) return undefined;
-    const inside = MODULES + path.slice(installed.length + 1).replaceAll("\\", "/");
-    const start = inside.lastIndexOf(MODULES) + MODULES.length;
-    const scope = inside[start] === "@" ? inside.indexOf("/", start) + 1 : start;
-    const end = inside.indexOf("/", scope);
-    const folder = inside.slice(0, end < 0 ? undefined : end);
-    return Object.hasOwn(packages, folder)
-      ? undefined
-      : `loaded, but ${folder} is not in the lockfile`;
+    const { packages } = this.layout;
+    const start = path.lastIndexOf(MODULES) + MODULES.length;
+    const scope = path[start] === "@" ? path.indexOf("/", start) + 1 : start;
+    const end = path.indexOf("/", scope);
+    const folder = path.slice(0, end < 0 ? undefined : end);
+    const isListed =
+      packages === undefined ? path.startsWith(MODULES) : Object.hasOwn(packages, folder);
+    return isListed ? undefined : `loaded, but ${folder} is not in the lockfile`;
   }
 
   private checkRead(given: unknown): void {
@@ -119,27 +113,22 @@ export class LoadedFiles {
 }
 
 const MODULES = "node_modules/";
-/** Apart, but read by git, by Pulumi and by the sandbox's own tools, and packages by all. */
+/** Folders apart whose files may be read as data: git's, Pulumi's, the sandbox's, packages. */
 const UNREAD = [".git", ".pulumi", ".sandbox", "node_modules"];
 
-/** Puts a check before a function, which waits for one that is a promise. */
-function wrap(
-  owner: object,
-  name: string,
-  check: (...args: readonly unknown[]) => unknown,
-): () => void {
+/** Puts a check before a function, which waits for the check if that is a promise. */
+function wrap(owner: object, name: string, check: (...args: readonly unknown[]) => unknown): void {
   const functions = owner as Record<string, (...args: unknown[]) => unknown>;
   const original = functions[name];
-  if (original === undefined) return () => undefined;
+  if (original === undefined) return;
   functions[name] = function (this: unknown, ...args: unknown[]) {
     const checked = check(...args);
     const call = () => original.apply(this, args);
     return checked instanceof Promise ? checked.then(call) : call();
   };
-  return () => void (functions[name] = original);
 }
 
-/** What `fs` takes for a path; nothing for an open file. */
+/** The path that a function of `fs` was given; undefined for an open file. */
 function pathOf(given: unknown): string | undefined {
   try {
     if (given instanceof URL) return real(fileURLToPath(given));
@@ -158,7 +147,7 @@ function real(path: string): string {
   }
 }
 
-/** The files of all scripts that the engine of JavaScript has compiled, ECMAScript's modules too. */
+/** The files of all scripts that V8 has compiled, modules of ECMAScript too. */
 function scripts(): string[] {
   const session = new inspector.Session();
   const urls: string[] = [];
@@ -177,8 +166,8 @@ function scripts(): string[] {
 }
 
 /**
- * Native libraries of the program or its packages that are in this process, where that is known. One
- * from elsewhere is what a library has loaded itself, as swc does with the copy in its user's cache.
+ * Native libraries of the program or its packages in this process; none where the system has no
+ * /proc. A library from elsewhere was loaded by another, as swc does with its copy in the user's cache.
  */
 function libraries({ base, root }: ProgramLayout): string[] {
   let maps: string;
@@ -192,9 +181,9 @@ function libraries({ base, root }: ProgramLayout): string[] {
 }
 
 /**
- * The net for the program of an environment; none where another than Pulumi's language host runs
- * it, as tests do.
- * @param open gives the layout, which is only asked for where there is a host
+ * The net for an environment's program; undefined where Pulumi's language host does not run it, as
+ * in tests.
+ * @param open gives the layout; only called where a language host runs the program
  */
 export function loadedFilesOf(where: string, open: () => ProgramLayout): LoadedFiles | undefined {
   const host = join("@pulumi", "pulumi", "cmd", "run", "index.js");

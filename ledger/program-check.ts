@@ -10,7 +10,7 @@ import { approvalsOf, committed, isKnownWayBack, planTerm } from "./gate";
 import { Ledger } from "./ledger";
 import type { LoadedFiles } from "./loaded-files";
 import { NO_OUTCOMES, readOutcomes } from "./outcomes";
-import { UncoveredProgram, type Program } from "./program-files";
+import { uncovered, UncoveredProgram, type Program } from "./program-files";
 import { Project } from "./project";
 
 /** What a program is about to deploy. */
@@ -24,7 +24,7 @@ export interface Deployment {
   /** What it does to the environment's database. */
   readonly change?: SchemaChange | undefined;
   readonly images?: ImagesByKey;
-  /** What this program has loaded, where it is a program that runs. */
+  /** The net below this program; none in tests. */
   readonly loaded?: LoadedFiles | undefined;
   readonly now: Date;
   /** The release that runs by the stack's own state. */
@@ -70,10 +70,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
-  const program = await project.program().catch((error: unknown) => {
-    if (error instanceof UncoveredProgram) return error;
-    throw error;
-  });
+  const program = await project.program().catch(uncovered);
   if (program instanceof UncoveredProgram) return program.problems;
   const name = project.stackFile(environment);
   const file = { name, text: await project.text(name) };
@@ -122,7 +119,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   return [...beside, ...problemsOf([plans, ...terms])];
 }
 
-/** What runs and is not what was hashed. */
+/** Problems of a program that runs other files than were hashed. */
 function runningProblems(
   project: Project,
   program: Program,

@@ -7,32 +7,38 @@ import { isTree, type Tree } from "../release/merge";
 import type { Problem } from "../release/problem";
 import { Refusal } from "./refusal";
 
-/** Hashes of what runs, by its path. */
+/** SHA-256 of each file that could run, by its path. */
 export interface Program {
   readonly files: Readonly<Record<string, string>>;
-  /** Empty where there is none. */
+  /** The lockfiles, of which several may stand side by side; empty without one. */
   readonly lockfile: Readonly<Record<string, string>>;
 }
 
-/** A program that no plan can cover whole. */
+/** Thrown for a program with files of which no hash says what runs. */
 export class UncoveredProgram extends Refusal {
-  constructor(readonly problems: readonly Problem[]) {
+  constructor(readonly problems: readonly [Problem, ...Problem[]]) {
     super(problems);
   }
 }
 
+/** For a `catch`: gives the error for a program that no plan covers, and throws any other. */
+export function uncovered(error: unknown): UncoveredProgram {
+  if (error instanceof UncoveredProgram) return error;
+  throw error;
+}
+
 /**
- * Folders at the top that are no part of a program: a change to them voids no approval, and loading
- * or reading a file of theirs is refused while the program runs. Packages are the lockfile's.
+ * Folders at the top that no plan covers: a change to them voids no approval, and to load or read a
+ * file of theirs is refused while the program runs. The lockfile covers packages.
  */
 const APART = [
   ...[".git", ".pulumi", ".sandbox", "node_modules"],
   ...["app", "bench", "coverage", "docs", "sandbox", "test"],
 ];
-/** A folder of git's own, of a submodule too. */
+/** Git's own folder, also of a submodule. */
 const GIT = ".git";
 const MODULES = "node_modules";
-/** Pulumi.yaml and stack files, which the plan has by their values, and drafts of them. */
+/** Pulumi.yaml, stack files and drafts of them: a plan has their values. */
 const STACK_FILE = /^Pulumi(\.[^./]+)?\.yaml(\.\d+\.tmp)?$/;
 const LOCKFILES = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"];
 const PLUG_AND_PLAY = [".pnp.cjs", ".pnp.js", ".pnp.loader.mjs"];
@@ -40,18 +46,18 @@ const PLUG_AND_PLAY = [".pnp.cjs", ".pnp.js", ".pnp.loader.mjs"];
 const DECIDING =
   /^(package\.json|tsconfig[^/]*\.json|\.npmrc|\.yarnrc(\.yml)?|\.pnpmfile\.cjs|pnpm-workspace\.yaml|\.swcrc|\.gitattributes|\.nvmrc|\.node-version|\.tool-versions)$/;
 
-/** Where the files of a program are, and what is no part of it. */
+/** The folders in which a program and its packages are. */
 export class ProgramLayout {
-  /** The folder of which everything is the program, but for what is apart. */
+  /** The folder of the program: all that is below it is hashed, but for folders apart. */
   readonly base: string;
-  /** The folder of the lockfile that governs the program; without one, its own. */
+  /** The folder of the lockfile that governs the program; the program's own without one. */
   readonly root: string;
   readonly lockfiles: readonly string[];
-  /** The folder of the installed packages, where links lead. */
+  /** The folder of the installed packages, links followed. */
   readonly installed: string;
   /** Packages outside the base that dependencies link, by name. */
   readonly linked = new Map<string, string>();
-  /** Packages in the base that dependencies link: to install them may write files there. */
+  /** Packages in the base that dependencies link; their install scripts may write files there. */
   readonly local = new Set<string>();
   private readonly project: string;
   private known: Tree | undefined;
@@ -73,7 +79,7 @@ export class ProgramLayout {
     for (const from of [this.base, program]) this.findLinked(from);
   }
 
-  /** A path as plans have it. */
+  /** A file's path as plans have it: relative to the base, or below its linked package. */
   nameOf(path: string): string {
     for (const [name, folder] of this.linked) {
       if (isInside(folder, path)) return slashed(join(MODULES, name, relative(folder, path)));
@@ -81,7 +87,7 @@ export class ProgramLayout {
     return slashed(relative(this.base, path));
   }
 
-  /** What is apart of the base and has a file: a folder's name, or the file's own; else nothing. */
+  /** Name of the folder apart that holds a file, or of the file if it is apart; else undefined. */
   apartOf(file: string): string | undefined {
     const folders = relative(this.base, file).split(sep);
     const name = folders.pop() ?? "";
@@ -97,12 +103,12 @@ export class ProgramLayout {
     return isAtTop && STACK_FILE.test(basename(file));
   }
 
-  /** Whether the files of a folder of the base are the program's. */
+  /** Whether a plan covers the files of a folder of the base. */
   isCovered(folder: string): boolean {
     return this.apartOf(join(folder, "any")) === undefined;
   }
 
-  /** Whether a folder of packages is one that the lockfile describes. */
+  /** Whether the lockfile describes a folder of packages. */
   describes(modules: string): boolean {
     if (modules === join(this.root, MODULES)) return true;
     const names = readdirSync(modules, { withFileTypes: true });
@@ -119,7 +125,7 @@ export class ProgramLayout {
     return listed.some((key) => key.startsWith(start));
   }
 
-  /** What npm's lockfile says of each package, by its folder; nothing of another lockfile. */
+  /** The packages of npm's lockfile, by their folders; undefined for another lockfile. */
   get packages(): Tree | undefined {
     const name = this.lockfiles.find((lockfile) => lockfile.endsWith(".json"));
     if (name === undefined) return undefined;
@@ -171,7 +177,8 @@ export async function hashProgram(folder: string, main = "."): Promise<Program> 
   ]);
   if (locks.length === 0 && existsSync(layout.installed)) problems.push(noLockfile());
   problems.push(...outsideTypeScript(layout, files));
-  if (problems.length > 0) throw new UncoveredProgram(problems);
+  const [first, ...more] = problems;
+  if (first !== undefined) throw new UncoveredProgram([first, ...more]);
   return { files, lockfile };
 }
 
@@ -235,7 +242,7 @@ function filesBelow(layout: ProgramLayout, folder: string, problems: Problem[]):
   });
 }
 
-/** What stands in the folders between the program's and its lockfile's. */
+/** Files that decide how the program is read, from the folders up to its lockfile's. */
 function decidingAbove({ base, root }: ProgramLayout, problems: Problem[]): string[] {
   if (base === root || !isInside(root, base)) return [];
   const folders = upwards(dirname(base)).filter((folder) => isInside(root, folder));
@@ -259,7 +266,7 @@ function decidingAbove({ base, root }: ProgramLayout, problems: Problem[]): stri
   );
 }
 
-/** Files of TypeScript's configuration that are taken from where no hash reaches. */
+/** Problems of a tsconfig.json that extends a file which is not hashed. */
 function outsideTypeScript(
   layout: ProgramLayout,
   hashed: Readonly<Record<string, string>>,

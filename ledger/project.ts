@@ -192,21 +192,21 @@ export class Project {
     return hashProgram(this.folder, this.file.main);
   }
 
-  /** What Pulumi.yaml names as TypeScript's configuration, in place of tsconfig.json. */
+  /** TypeScript's configuration where Pulumi.yaml names another than tsconfig.json. */
   get tsconfig(): unknown {
     const runtime = this.file.others["runtime"];
     const options = isTree(runtime) ? runtime["options"] : undefined;
     return isTree(options) ? options["tsconfig"] : undefined;
   }
 
-  /** Where the program's files are, and what is no part of it. */
+  /** The folders in which the program and its packages are. */
   get layout(): ProgramLayout {
     return new ProgramLayout(this.folder, this.file.main);
   }
 
   /**
-   * Files of the program that are others here than in a commit, for people; nothing where that
-   * commit is of another repository. Git tells its ids only: what is here is hashed as it is.
+   * Describes the program's files that differ from a commit's; undefined where that commit is of
+   * another repository. Git tells the commit's ids only: files here are hashed as they are.
    */
   async differencesFrom(commit: string): Promise<string[] | undefined> {
     const { layout } = this;
@@ -265,5 +265,5 @@ export class Project {
   }
 }
 
-/** What a plan has from outside the program's folder. */
+/** Paths of a plan that lead out of the program's folder. */
 const OUTSIDE = /^(\.\.|node_modules)\//;

@@ -23,7 +23,7 @@ export type PlanContents = Readonly<Record<PlanPart, unknown>>;
 export interface Plan {
   /** SHA-256 of all parts, in hexadecimal digits. */
   readonly hash: string;
-  /** SHA-256 of each part. Entries of former versions have its first digits, and equal none. */
+  /** SHA-256 of each part. Entries of former versions have its first digits, which equal no part. */
   readonly parts: Readonly<Record<PlanPart, string>>;
 }
 
@@ -46,7 +46,7 @@ export function shortDigest(digest: string): string {
   return digest.slice(0, "sha256:".length + SHOWN);
 }
 
-/** The parts in which two plans differ, in their order; what is no whole hash differs from all. */
+/** The parts in which two plans differ, in their order; a shortened hash differs from all. */
 export function movedParts(one: Plan["parts"], other: Plan["parts"]): PlanPart[] {
   return PLAN_PARTS.filter((part) => !isSamePart(one, other, part));
 }

@@ -62,9 +62,11 @@ describe("a change to the program behind an approved plan", () => {
   afterEach(() => scratch.remove());
 
   const hash = async () => hashProgram(join(scratch.top, scratch.folder));
-  /** What has another hash after a change, or none any more. */
+  /** The files whose hashes a change moves, adds or takes away. */
   const moved = async (change: () => void): Promise<string[]> => {
-    const [before, , after] = [await hash(), change(), await hash()];
+    const before = await hash();
+    change();
+    const after = await hash();
     const all = ({ files, lockfile }: typeof before) => ({ ...files, ...lockfile });
     const [one, other] = [all(before), all(after)];
     return Object.keys({ ...one, ...other }).filter((name) => one[name] !== other[name]);
@@ -309,12 +311,12 @@ describe("what a program loads that no plan covers", () => {
          }
          return formatProblems(net.problems(program, process.argv[2] === "thorough"));
        };
-       run().then((text) => console.log(text));`,
+       run().then((text) => console.log(text), (error) => console.log(error.message));`,
     );
   });
   after(() => scratch.remove());
 
-  /** What is said of a program that does this. */
+  /** Problems of a program that does this. */
   const said = (attack: string, thorough = true): string => {
     scratch.write("attack.js", `module.exports = async () => { ${attack} };`);
     const args = [scratch.path("index.js"), ...(thorough ? ["thorough"] : [])];
@@ -373,6 +375,22 @@ describe("what a program loads that no plan covers", () => {
       said('require("evil");', false),
       /node_modules\/evil\/index\.js is loaded, but node_modules\/evil is not in the lockfile/,
     );
+  });
+
+  it("is refused from packages in a folder of its own", () => {
+    scratch.write("release/node_modules/semver/index.js", "");
+    const attack = 'require("./release/node_modules/semver");';
+    const text = said(attack, false);
+    rmSync(scratch.path("release/node_modules"), { recursive: true });
+    assert.match(text, /release\/node_modules is none of the lockfile's/);
+    const late =
+      'require("fs").mkdirSync(__dirname + "/release/node_modules/semver", { recursive: true });' +
+      'require("fs").writeFileSync(__dirname + "/release/node_modules/semver/index.js", "");';
+    assert.match(
+      said(late + attack, false),
+      /loaded, but release\/node_modules\/semver is not in the lockfile/,
+    );
+    rmSync(scratch.path("release/node_modules"), { recursive: true });
   });
 
   it("is refused where it came after the hash, and where it is gone by then", () => {

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse } from "yaml";
+import { planTerm } from "../../ledger/gate";
 import { Ledger } from "../../ledger/ledger";
 import { unapproved } from "../../ledger/program-check";
 import { targetOf, type Running } from "../../release/way-back";
@@ -235,6 +236,50 @@ describe("the program's own look at the approvals", () => {
     await ask("dev-3");
     await say("bob");
     assert.match(await check(), /not what its stack file asks for: imageTag, imageDigest/);
+  });
+
+  it("takes no request and no word that has only the first digits of a plan", async () => {
+    const { hash, parts } = await planNow();
+    const short = Object.fromEntries(
+      Object.entries(parts).map(([part, whole]) => [part, whole.slice(0, 12)]),
+    ) as typeof parts;
+    const target = { tag: "dev-2", digest: digestOf("dev-2"), version: undefined };
+    const details = { hotfix: false, operations: [], notes: "" };
+    const plan = { hash, parts: formatParts(short) };
+    await ledger.ask("qa", "Pulumi.qa.yaml", target, plan, details);
+    await say("bob");
+    assert.match(
+      await check(),
+      /^qa: the request is kept with shortened hashes, .* Ask anew with `baton request qa`/,
+    );
+    // In its other parts, another plan would have the same first digits.
+    const forged = { ...parts, program: parts.program.slice(0, 12) + "0".repeat(52) };
+    await ledger.ask("qa", "Pulumi.qa.yaml", target, { hash, parts: formatParts(forged) }, details);
+    await say("bob");
+    assert.match(await check(), /^qa: the plan is another one: program moved since the request/);
+
+    const { id } = await ask();
+    scene.as("bob");
+    const name = `approve/qa/${hash.slice(0, 12)}/bob-short`;
+    const message = `x\n\nBaton-Id: ${id}\nBaton-Plan: ${hash.slice(0, 12)}\n`;
+    scene.git("tag", "-a", "-m", message, name);
+    scene.as("ann");
+    assert.match(await check(), /^qa: the request is approved by nobody/);
+    await say("bob");
+    assert.equal(await check(), "");
+  });
+
+  it("says in the tool's gate, too, that no plan covers a program", async () => {
+    const request = await ask();
+    const project = await Project.open(scene.folder);
+    symlinkSync("index.ts", join(scene.folder, "link.ts"));
+    const stackFile = scene.read("Pulumi.qa.yaml");
+    const term = await planTerm(project, ledger, request, stackFile);
+    rmSync(join(scene.folder, "link.ts"));
+    assert.equal(term.state, "fails");
+    assert.match(term.problem?.property ?? "", /^link\.ts$/);
+    const { state } = await planTerm(project, ledger, request, stackFile);
+    assert.equal(state, "passes");
   });
 
   it("takes no image by a name that may come to mean another", async () => {
