@@ -12,6 +12,8 @@ import { Refusal } from "./refusal";
  * none of a folder apart through `fs`. docs/security.md says what the net cannot see.
  */
 export class LoadedFiles {
+  private hashed: Program | undefined;
+
   constructor(
     readonly layout: ProgramLayout,
     /** The environment's name, for messages. */
@@ -33,17 +35,18 @@ export class LoadedFiles {
 
   /**
    * Names loaded files that no plan covers.
-   * @param program the hashed files; without it, a file's folder decides
+   * @param program the hashed files, from now on; until they are given, a file's folder decides
    * @param thorough asks V8, too, which knows modules of ECMAScript and those that are no longer
    * cached, and takes some tenths of a second
    */
   problems(program?: Program, thorough = false): Problem[] {
+    this.hashed = program ?? this.hashed;
     const paths = new Set([
       ...Object.keys(require.cache),
       ...(thorough ? [...scripts(), ...libraries(this.layout)] : []),
     ]);
     return [...paths].flatMap((path) => {
-      const value = this.faultOf(path, program);
+      const value = this.faultOf(path, this.hashed);
       return value === undefined ? [] : this.problem(path, value);
     });
   }

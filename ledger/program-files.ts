@@ -35,7 +35,7 @@ const APART = [
   ...[".git", ".pulumi", ".sandbox", "node_modules"],
   ...["app", "bench", "coverage", "docs", "sandbox", "test"],
 ];
-/** Git's own folder, also of a submodule. */
+/** Git's own folder, also of a submodule; at the top, a worktree has a file of that name. */
 const GIT = ".git";
 const MODULES = "node_modules";
 /** Pulumi.yaml, stack files and drafts of them: a plan has their values. */
@@ -94,7 +94,7 @@ export class ProgramLayout {
     const [first = ""] = folders;
     // A disk that takes Docs for docs finds the same file by both.
     if (APART.includes(first.toLowerCase())) return first;
-    if (folders.includes(GIT)) return GIT;
+    if (folders.includes(GIT) || file === join(this.base, GIT)) return GIT;
     return this.isStackFile(file) ? name : undefined;
   }
 
@@ -215,7 +215,7 @@ function filesBelow(layout: ProgramLayout, folder: string, problems: Problem[]):
       problems.push({ where: WHERE, property: shown(property), value, expected, fix });
       return [];
     };
-    if (entry.name === GIT) return [];
+    if (entry.name === GIT && (entry.isDirectory() || folder === layout.base)) return [];
     if (inBase && entry.isFile() && layout.apartOf(path) !== undefined) return [];
     if (inBase && entry.isDirectory() && entry.name !== MODULES && !layout.isCovered(path)) {
       return [];

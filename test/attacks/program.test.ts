@@ -94,6 +94,7 @@ describe("a change to the program behind an approved plan", () => {
     ],
     ...[
       "release/Pulumi.dev.yaml",
+      "release/.git",
       "sdks/slack/bin/index.js",
       ".hidden/index.js",
       "PulumiPlugin.yaml",
@@ -130,6 +131,7 @@ describe("a change to the program behind an approved plan", () => {
       scratch.write(".pulumi/stacks/dev.json", "{}");
       scratch.write(".sandbox/bin/pulumi", "");
       scratch.write(".git/baton/begun", "");
+      scratch.write("release/.git/HEAD", "");
       scratch.write("Pulumi.dev.yaml", "config: {}\n");
       scratch.write("Pulumi.prod.yaml.4711.tmp", "");
       scratch.write("node_modules/semver/index.js", "more");
@@ -305,11 +307,13 @@ describe("what a program loads that no plan covers", () => {
          net.watch();
          const program = await hashProgram(__dirname);
          try {
+           if (process.argv[2] === "before") net.problems(program);
            await require("./attack")();
          } catch (error) {
            return error.message;
          }
-         return formatProblems(net.problems(program, process.argv[2] === "thorough"));
+         const hashed = process.argv[2] === "before" ? undefined : program;
+         return formatProblems(net.problems(hashed, process.argv[2] === "thorough"));
        };
        run().then((text) => console.log(text), (error) => console.log(error.message));`,
     );
@@ -317,9 +321,10 @@ describe("what a program loads that no plan covers", () => {
   after(() => scratch.remove());
 
   /** Problems of a program that does this. */
-  const said = (attack: string, thorough = true): string => {
+  const said = (attack: string, thorough: boolean | "before" = true): string => {
     scratch.write("attack.js", `module.exports = async () => { ${attack} };`);
-    const args = [scratch.path("index.js"), ...(thorough ? ["thorough"] : [])];
+    const how = thorough === true ? "thorough" : String(thorough);
+    const args = [scratch.path("index.js"), how];
     return execFileSync(process.execPath, args, { encoding: "utf8", cwd: scratch.top }).trim();
   };
   const APART =
@@ -396,10 +401,12 @@ describe("what a program loads that no plan covers", () => {
   it("is refused where it came after the hash, and where it is gone by then", () => {
     const write = 'require("fs").writeFileSync(__dirname + "/late.js", "");';
     const remove = 'require("fs").rmSync(__dirname + "/late.js");';
-    assert.match(
-      said(`${write} require("./late.js"); ${remove}`, false),
-      /late\.js is loaded, but not among what was hashed/,
-    );
+    for (const when of [false, "before"] as const) {
+      assert.match(
+        said(`${write} require("./late.js"); ${remove}`, when),
+        /late\.js is loaded, but not among what was hashed/,
+      );
+    }
   });
 
   it("is refused as a native library, before it runs", function () {
