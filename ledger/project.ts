@@ -227,7 +227,7 @@ export class Project {
       if (blobId(bytes, id) === id) return [];
       const plain = Buffer.from(bytes.toString("latin1").replaceAll("\r\n", "\n"), "latin1");
       if (blobId(plain, id) !== id) return `${name} is another one`;
-      return `${name} has other line endings, which \`* text eol=lf\` in .gitattributes settles`;
+      return `${name} has other line endings, which \`* text=auto eol=lf\` in .gitattributes settles`;
     });
     const gone = [...committed.keys()].filter(
       (name) => !here.includes(name) && layout.apartOf(join(layout.base, name)) === undefined,

@@ -144,7 +144,7 @@ describe("a plain `pulumi up` where people have to approve", () => {
     writeFileSync(file, `environment: [team/aws]\n${readFileSync(file, "utf8")}`);
     assert.match(
       await harness.refusal(qa()),
-      /environment team\/aws is not pinned; .*; BATON_BREAK_GLASS counts only where whoever calls/,
+      /environment team\/aws is not pinned; .*; BATON_BREAK_GLASS counts only where the caller of `pulumi` sets/,
     );
   });
 
