@@ -145,7 +145,7 @@ const VARIABLES = {
   GIT_CONFIG_COUNT: "1",
   GIT_CONFIG_KEY_0: "grep.extendedRegexp",
   GIT_CONFIG_VALUE_0: "true",
-  GIT_CONFIG_PARAMETERS: "'fetch.prune=true' 'core.hookspath'='/nowhere' 'color.ui=always'",
+  GIT_CONFIG_PARAMETERS: "'fetch.prune=true' 'grep.patterntype'='fixed' 'color.ui=always'",
 };
 
 const HOOKS = [
