@@ -6,6 +6,7 @@ import { ProgramLayout } from "./ledger/program-files";
 import { StackState } from "./stack-state";
 import { preflight } from "./preflight";
 import { formatProblems } from "./release/problem";
+import { STATE_LAYOUT } from "./release/state-layout";
 
 export = async () => {
   // The SDK takes a stack trace with every resource; mapping each frame back through ts-node's
@@ -29,7 +30,7 @@ export = async () => {
     import("./infra"),
   ]);
   checkLoaded();
-  const outputs = await createInfra(config, cleared, state);
+  const outputs = { ...(await createInfra(config, cleared, state)), layout: STATE_LAYOUT };
   // An update takes long enough for a look at all scripts; a preview does not.
   checkLoaded(!pulumi.runtime.isDryRun());
   const { breakGlass } = cleared;

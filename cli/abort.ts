@@ -1,3 +1,4 @@
+import { userInfo } from "node:os";
 import { setTimeout } from "node:timers/promises";
 import { Refusal } from "../ledger/refusal";
 import { clusterOf } from "./cluster";
@@ -17,7 +18,8 @@ export async function abort(
 ): Promise<Report> {
   checkName(environment);
   const cluster = clusterOf(environment, await context.project.config(environment));
-  const who = await context.ledger.person();
+  // A rollout is stopped also where git knows no person.
+  const who = await context.ledger.person().catch(() => userInfo().username);
   const { begun, left, unheard, said } = await context.showProgress(
     `${environment}: abort`,
     async () => {

@@ -2,6 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { readStackFile, writeAtomically } from "../ledger/stack-file";
 import type { Target } from "../release/way-back";
+import { parseJson } from "../release/json";
 import { alone, type Locked } from "./alone";
 import type { Context } from "./context";
 
@@ -67,8 +68,11 @@ async function begunBy<C extends Begun["command"]>(
   environment: string,
   command: C,
 ): Promise<BegunBy<C> | undefined> {
-  const text = await readStackFile(await pathOf(context, environment));
-  const begun = text === "" ? undefined : (JSON.parse(text) as Begun);
+  // A file that cannot be read must not stand in the way of a way back.
+  const text = await pathOf(context, environment)
+    .then(readStackFile)
+    .catch(() => "");
+  const begun = parseJson(text) as Begun | undefined;
   return begun?.command === command ? (begun as BegunBy<C>) : undefined;
 }
 
@@ -78,8 +82,12 @@ async function begin(context: Context, environment: string, begun: Begun): Promi
   await writeAtomically(path, JSON.stringify(begun));
 }
 
+/** Unless the same command is what has to record what it did. */
 export async function end(context: Context, environment: string): Promise<void> {
-  await rm(await pathOf(context, environment), { force: true });
+  if (!context.books.isKept(environment)) return;
+  await context.books.attempt(`${environment}: a file of this checkout`, async () =>
+    rm(await pathOf(context, environment), { force: true }),
+  );
 }
 
 /** Beside the environment's runs; no environment's name has a dot. */

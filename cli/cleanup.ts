@@ -1,6 +1,7 @@
 import { Refusal } from "../ledger/refusal";
 import type { Operation } from "../release/operations";
 import { alone, Locked } from "./alone";
+import { endAsTouched } from "./bookkeeping";
 import { checkName, fetchOrNote, type Context, type Report } from "./context";
 
 /** What the program removes the former release by. */
@@ -13,7 +14,9 @@ const CLEANUP = { BATON_CLEANUP: "1" };
 export async function cleanup(context: Context, environment: string): Promise<Report> {
   checkName(environment);
   await fetchOrNote(context);
-  return alone(context, environment, () => attempt(context, environment));
+  return endAsTouched(context, environment, () =>
+    alone(context, environment, () => attempt(context, environment)),
+  );
 }
 
 async function attempt(context: Context, environment: string): Promise<Report | Locked> {
@@ -42,7 +45,7 @@ async function attempt(context: Context, environment: string): Promise<Report | 
     throw more(environment, "the preview", names.join(", "));
   }
   const up = await showProgress(`${environment}: remove ${removed}`, (show) =>
-    pulumi.up(environment, stackFile, show, CLEANUP),
+    pulumi.up(environment, stackFile, show, { env: CLEANUP }),
   );
   if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
   if (!up.succeeded) {

@@ -4,6 +4,7 @@ import { isEnvironmentName } from "../release/tags";
 import { Ledger, type Request } from "../ledger/ledger";
 import { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
+import { Bookkeeping, messageOf } from "./bookkeeping";
 import { showProgress } from "./progress";
 import { Pulumi } from "./pulumi";
 import { Runs } from "./run";
@@ -37,7 +38,9 @@ export interface Context {
   readonly project: Project;
   readonly pulumi: Pulumi;
   readonly ledger: Ledger;
-  /** Prints for people. */
+  /** All of the ledger, and besides, that a way back must not wait for. */
+  readonly books: Bookkeeping;
+  /** Prints for people; never fails. */
   readonly print: (text: string) => void;
   /** What people should know once the command has ended. */
   readonly notes: string[];
@@ -70,19 +73,29 @@ export async function openContext(
   const runs = new Runs(() => ledger.privateFolder());
   const pulumi = new Pulumi(folder, runs, project.name, (text) => notes.push(text));
   const slacks = new Map<string, Slack>();
+  const books = new Bookkeeping(ledger, notes, now);
   return {
     project,
     pulumi,
     ledger,
-    print,
+    books,
+    print(text) {
+      try {
+        print(text);
+      } catch {
+        // People may have closed what they read it in: a way back goes on.
+      }
+    },
     notes,
     now,
     showProgress: show,
     async announce(environment, announcement) {
-      const { Slack } = await import("./slack");
-      const slack = slacks.get(environment) ?? new Slack(await project.config(environment));
-      slacks.set(environment, slack);
-      slack.announce(announcement);
+      await books.attempt(`${environment}: Slack was not told`, async () => {
+        const { Slack } = await import("./slack");
+        const slack = slacks.get(environment) ?? new Slack(await project.config(environment));
+        slacks.set(environment, slack);
+        slack.announce(announcement);
+      });
     },
     async announceToAll(said) {
       const { Slack } = await import("./slack");
@@ -96,7 +109,10 @@ export async function openContext(
       slack.announce({ ...said, environment: path.join(" → ") });
     },
     async settle() {
-      for (const slack of slacks.values()) notes.push(...(await slack.settle()));
+      for (const slack of slacks.values()) {
+        const unsent = await books.attempt("Slack", async () => slack.settle());
+        notes.push(...(unsent ?? []));
+      }
     },
   };
 }
@@ -114,35 +130,45 @@ export function checkName(environment: string): void {
 }
 
 /**
- * Gets what others have said. Going forward without it could pass over a rejection or a hold.
- * @throws Refusal when the remote cannot be reached.
+ * Gets what others have said, and records what a former command could not. Going forward without it
+ * could pass over a rejection or a hold.
+ * @throws Refusal when the remote cannot be reached, or an outcome cannot be recorded.
  */
-export async function fetchOrRefuse({ ledger }: Context): Promise<void> {
+export async function fetchOrRefuse({ ledger, books }: Context): Promise<void> {
   await ledger.check();
   const said = await ledger.fetch();
-  if (said === undefined) return;
+  if (said !== undefined) {
+    throw new Refusal({
+      where: "git",
+      property: "the remote",
+      value: `out of reach (${said})`,
+      expected: "an answer, as others may have approved, rejected or held something",
+      fix: "Run the same command again once it answers; the way back is open without it",
+    });
+  }
+  const unrecorded = await books.catchUp();
+  if (unrecorded === undefined) return;
   throw new Refusal({
     where: "git",
-    property: "the remote",
-    value: `out of reach (${said})`,
-    expected: "an answer, as others may have approved, rejected or held something",
-    fix: "Run the same command again once it answers; the way back is open without it",
+    property: "the ledger",
+    value: `not complete (${unrecorded})`,
+    expected: "each deployment recorded before the next",
+    fix: "Settle that, and run the same command again; the way back is open without it",
   });
 }
 
 /** Gets what others have said, as far as it can be had. */
-export async function fetchOrNote({ ledger, notes }: Context): Promise<void> {
+export async function fetchOrNote({ ledger, books, notes }: Context): Promise<void> {
   await ledger.check();
-  const said = await ledger.fetch().catch((error: unknown) => {
-    if (error instanceof Refusal) return error.message;
-    throw error;
-  });
+  const said = await ledger.fetch().catch(messageOf);
   if (said !== undefined) notes.push(`What others have said could not be fetched: ${said}`);
+  const unrecorded = await books.catchUp();
+  if (unrecorded !== undefined) notes.push(unrecorded);
 }
 
 /** Gives others what was said here; what they cannot be given now, the next command gives them. */
 export async function publish({ ledger, notes }: Context): Promise<void> {
-  const said = await ledger.push();
+  const said = await ledger.push().catch(messageOf);
   if (said === undefined) return;
   const behind = /\((fetch first|non-fast-forward)\)/.test(said);
   notes.push(

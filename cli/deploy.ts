@@ -4,8 +4,9 @@ import type { Operation } from "../release/operations";
 import { shortHash } from "../release/plan";
 import { refusalIn } from "../release/schema";
 import { targetOf, type Target } from "../release/way-back";
-import { Locked } from "./alone";
+import { alone, Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
+import { endAsTouched, endRecorded, messageOf, UNRECORDED, whoIs } from "./bookkeeping";
 import { clear } from "./clearance";
 import {
   checkHere,
@@ -18,7 +19,7 @@ import {
 } from "./context";
 import { readFacts } from "./facts";
 import { withFollowers } from "./followers";
-import { goBack, heldEverywhere } from "./go-back";
+import { firstReason, goBack, heldEverywhere } from "./go-back";
 import type { UpResult } from "./pulumi";
 import { summaryOf, waiting } from "./requested";
 import { startRun } from "./start";
@@ -55,10 +56,12 @@ export async function deploy(
 ): Promise<Report> {
   checkName(environment);
   await context.ledger.check();
-  const report = await onceBegun(context, environment, "deploy", (begun, beginNow) =>
-    attempt(context, environment, yes, begun, beginNow),
-  );
-  return deployFollowers(context, environment, report);
+  return endAsTouched(context, environment, async () => {
+    const report = await onceBegun(context, environment, "deploy", (begun, beginNow) =>
+      attempt(context, environment, yes, begun, beginNow),
+    );
+    return deployFollowers(context, environment, report);
+  });
 }
 
 /** Deploys next what was asked for together with a request, once that is deployed. */
@@ -86,28 +89,38 @@ async function attempt(
   begun: BegunDeployment | undefined,
   beginNow: (begun: BegunDeployment) => Promise<void>,
 ): Promise<Report | Locked> {
-  const { project, pulumi, ledger, print } = context;
+  const { project, pulumi, ledger, books, print } = context;
   // What is checked is what is deployed, whatever happens to the file meanwhile.
   const stackFile = await project.read(environment);
-  await fetchOrRefuse(context);
-  const request = await latestRequest(context, environment);
+  const unfetched = await fetchOrRefuse(context).then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
+  const read = Promise.all([latestRequest(context, environment), readFacts(context)]);
+  const [request, facts] = await read.catch((error: unknown) => {
+    throw unfetched === undefined ? error : unfetched.error;
+  });
+  const proven = await facts.outcomesOf(environment);
+  const outcomes = [...(await books.outcomes(environment)), ...proven];
+  const last = outcomes.find((outcome) => outcome.request === request.id);
+  const isNewest = last !== undefined && last === outcomes[0];
+  // Going forward waits for the remote, for the ledger and for a person; the way back does not.
+  if (isNewest && last.result === "failed" && last.returningTo !== undefined && last.former) {
+    if (unfetched !== undefined) context.notes.push(messageOf(unfetched.error));
+    print(`${environment}: ${request.tag} had failed; the way back goes on.`);
+    const { approvedBy, former } = last;
+    const deployment = { request, stackFile, former, approvedBy, unattended: false };
+    return wayBack(context, deployment, former, last.reason ?? "");
+  }
+  if (unfetched !== undefined) throw unfetched.error;
   await checkHere(context, request);
   await ledger.person();
-  const facts = await readFacts(context);
-  const outcomes = await facts.outcomesOf(environment);
-  const last = outcomes.find((outcome) => outcome.request === request.id);
-  if (last !== undefined && last === outcomes[0]) {
+  if (isNewest) {
     if (last.result === "deployed") {
       print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);
       await publish(context);
       await end(context, environment);
       return { outcome: "done", ...summaryOf(request), ref: last.ref };
-    }
-    if (last.result === "failed" && last.returningTo !== undefined && last.former !== undefined) {
-      print(`${environment}: ${request.tag} had failed; the way back goes on.`);
-      const { approvedBy, former } = last;
-      const deployment = { request, stackFile, former, approvedBy, unattended: false };
-      return wayBack(context, deployment, last.former, last.reason ?? "");
     }
     if (begun?.request === request.id && begun.after !== last.ref) {
       return tellAgain(context, request, last);
@@ -198,16 +211,19 @@ export async function succeed(context: Context, deployment: Deployment): Promise
   const { request, former, unattended, approvedBy } = deployment;
   const { environment, tag, digest, version } = request;
   const reason = unattended ? "routine: nobody's word was needed" : undefined;
-  const ref = await recordOutcome(context, deployment, "deployed", { former, reason });
-  const { earnedTag } = await context.pulumi.outputs(environment);
-  context.print(`${environment}: ${tag} is deployed and verified (${ref}).`);
+  const outputs = await context.books.attempt(`${environment}: what it has earned`, () =>
+    context.pulumi.outputs(environment),
+  );
+  const { earnedTag, layout } = outputs ?? {};
+  const ref = await recordOutcome(context, deployment, "deployed", { former, reason, layout });
+  context.print(`${environment}: ${tag} is deployed and verified (${ref ?? UNRECORDED}).`);
   if (request.hotfix) {
     context.print(
       `It was a hotfix: let somebody look at it and run \`baton review ${environment}\`.`,
     );
   }
-  const { upstream } = await context.project.config(environment);
-  const who = await context.ledger.person();
+  const { upstream } = context.project.parse(environment, deployment.stackFile);
+  const who = await whoIs(context);
   await context.announce(environment, {
     kind: "deployed",
     environment,
@@ -218,15 +234,21 @@ export async function succeed(context: Context, deployment: Deployment): Promise
     earnedTag,
     readyForTesting: upstream === undefined,
   });
-  await publish(context);
-  await end(context, environment);
-  return {
+  return finish(context, environment, {
     outcome: "done",
     ...summaryOf(request),
     ref,
     earnedTag,
     approvedBy,
-  };
+  });
+}
+
+/** Records what could not be recorded before, tells others, and ends a deployment. */
+async function finish(context: Context, environment: string, report: Report): Promise<Report> {
+  const ended = await endRecorded(context, environment, report);
+  await publish(context);
+  await end(context, environment);
+  return ended;
 }
 
 /** After an `up` that failed. */
@@ -256,19 +278,23 @@ async function recover(
     const ref = await recordOutcome(context, deployment, "failed", { former, reason });
     print(
       up.interrupted
-        ? `${environment}: stopped on the way to ${tag} (${ref}). Carry on with ` +
+        ? `${environment}: stopped on the way to ${tag} (${ref ?? UNRECORDED}). Carry on with ` +
             `\`baton deploy ${environment}\`, or go back with \`baton rollback ${environment}\`.`
-        : `${environment}: ${tag} failed, and there is no former release (${ref}). The log is ${up.log}.`,
+        : `${environment}: ${tag} failed, and there is no former release (${ref ?? UNRECORDED}). The log is ${up.log}.`,
     );
     await tellFailure(context, deployment, reason);
-    await publish(context);
-    await end(context, environment);
-    return { outcome: "failed", ...report, ref };
+    return finish(context, environment, { outcome: "failed", ...report, ref });
   }
   // Whoever is killed from here on knows by this that the way back was begun.
   await recordOutcome(context, deployment, "failed", { former, reason, returningTo: former.tag });
   print(`${environment}: ${tag} failed; going back to ${former.tag}. The log is ${up.log}.`);
-  return wayBack(context, deployment, former, reason);
+  try {
+    return await alone(context, environment, () => wayBack(context, deployment, former, reason));
+  } catch (error) {
+    await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: false });
+    await publish(context);
+    throw error;
+  }
 }
 
 /** From a release that failed to the one before. */
@@ -287,20 +313,19 @@ export async function wayBack(
   if (back.up.succeeded) {
     const left = { tag, digest };
     const ref = await recordOutcome(context, deployment, "went-back", { former, reason, left });
-    print(`${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref}).`);
+    print(
+      `${environment}: ${tag} failed; ${former.tag} runs again, as before (${ref ?? UNRECORDED}).`,
+    );
     if (former.digest !== digest) print(heldEverywhere(tag));
     await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: true });
-    await publish(context);
-    await end(context, environment);
-    return { outcome: "went-back", ...report, ref };
+    return finish(context, environment, { outcome: "went-back", ...report, ref });
   }
   const refusal = refusalIn(back.up.reason);
   if (refusal !== undefined) {
     print(`${environment}: ${tag} failed, and there is no way back to ${former.tag}: ${refusal}`);
     await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: false });
-    await publish(context);
-    await end(context, environment);
-    return { outcome: "failed", ...report, refused: refusal, log: back.up.log };
+    const said = { refused: refusal, log: back.up.log };
+    return finish(context, environment, { outcome: "failed", ...report, ...said });
   }
   print(back.up.reason);
   print(
@@ -308,9 +333,7 @@ export async function wayBack(
       `${back.up.log}. Settle what is said above, and run \`baton rollback ${environment}\`.`,
   );
   await tellFailure(context, deployment, reason, { tag: former.tag, succeeded: false });
-  await publish(context);
-  await end(context, environment);
-  return { outcome: "failed", ...report, log: back.up.log };
+  return finish(context, environment, { outcome: "failed", ...report, log: back.up.log });
 }
 
 /** How a deployment ended whose command could not say so any more. */
@@ -341,37 +364,28 @@ export async function tellFailure(
   back?: { tag: string; succeeded: boolean },
 ): Promise<void> {
   const { environment, tag, digest, version } = request;
-  const who = await context.ledger.person();
+  const who = await whoIs(context);
   const release = { environment, tag, digest, version };
   await context.announce(environment, { kind: "failed", ...release, who, reason, back });
 }
 
-/** Once, however often it is said: another run may have been faster. */
+/**
+ * Once, however often it is said: another run may have been faster.
+ * @returns the name of the outcome's tag; nothing where it could not be recorded yet.
+ */
 export async function recordOutcome(
-  { ledger, now }: Context,
+  { ledger, books }: Context,
   { request, approvedBy, update }: Deployment,
   result: LedgerOutcome["result"],
-  details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo">,
-): Promise<string> {
+  details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo" | "layout">,
+): Promise<string | undefined> {
   const { environment, commit, tag, digest, version, plan, parts, id, hotfix } = request;
   if (result !== "failed") {
-    const last = (await ledger.outcomes(environment))[0];
+    const [last] = await ledger.outcomes(environment).catch(() => []);
     if (last?.request === id && last.result === result) return last.ref;
   }
-  return ledger.record(
-    {
-      ...{ environment, result, tag, digest, version, commit, ...details },
-      ...{ request: id, plan, parts, hotfix, approvedBy, update },
-    },
-    now(),
-  );
-}
-
-/** The first line that says why, for the ledger and for Slack. */
-function firstReason(text: string): string {
-  const errors = text.split("\n").flatMap((line) => /error: (.+)$/.exec(line)?.[1] ?? []);
-  const told = errors.find(
-    (line) => !/^(update failed|1 error occurred|\d+ errors occurred)/.test(line),
-  );
-  return (told ?? errors[0] ?? text).trim().slice(0, 300);
+  return books.record({
+    ...{ environment, result, tag, digest, version, commit, ...details },
+    ...{ request: id, plan, parts, hotfix, approvedBy, update },
+  });
 }

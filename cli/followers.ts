@@ -10,7 +10,7 @@ export async function withFollowers(
   report: Report,
   follow: (follower: string) => Promise<Report | undefined>,
 ): Promise<Report> {
-  const { project, print, notes } = context;
+  const { project, pulumi, print, notes } = context;
   const followers: Report[] = [];
   const names = await project.followersOf(environment).catch((error: unknown) => {
     // Another environment's file that cannot be read takes nothing back of what is done.
@@ -30,8 +30,10 @@ export async function withFollowers(
     }
   }
   if (followers.length === 0) return report;
-  const behind = followers.find(({ outcome }) => outcome !== "done");
-  return { ...report, outcome: behind?.outcome ?? report.outcome, followers };
+  const behind = followers.find(({ outcome }) => outcome !== "done")?.outcome ?? report.outcome;
+  // Something has moved: what they follow.
+  const outcome = behind === "refused" && pulumi.hasTouched ? "failed" : behind;
+  return { ...report, outcome, followers };
 }
 
 function notFollowed(name: string, environment: string): string {

@@ -230,8 +230,9 @@ async function run(
   const { cwd, json = false } = subcommand.optsWithGlobals<{ cwd: string; json?: boolean }>();
   const notes: string[] = [];
   let report: Report;
+  let context: Context | undefined;
   try {
-    const context = await openContext(resolve(cwd), {
+    context = await openContext(resolve(cwd), {
       print: json ? () => {} : (text) => console.log(text),
       ...(json ? { showProgress: showNothing } : {}),
     });
@@ -244,7 +245,7 @@ async function run(
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     const problems = error instanceof Refusal ? message.split("\n") : [message];
-    report = { outcome: "refused", problems };
+    report = { outcome: context?.pulumi.hasTouched ? "failed" : "refused", problems };
     if (!json) console.error(message);
   }
   if (json) {
@@ -261,6 +262,9 @@ function startFolder(): string {
   const called = process.env["npm_lifecycle_event"] === "baton" && process.env["INIT_CWD"];
   return called || process.cwd();
 }
+
+// A pipe that was closed at its other end, such as that of `| head`, ends no command half way.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
 
 program.parseAsync().catch((error: unknown) => {
   if (error instanceof CommanderError) {

@@ -1,28 +1,34 @@
 /**
  * Shows that something is going on: at a terminal its last line, otherwise every line. An action
- * that ends with `succeeded: false` is shown as failed.
+ * that ends with `succeeded: false` is shown as failed. The action runs, and once, also where it
+ * cannot be shown.
  */
 export async function showProgress<T>(
   title: string,
   action: (show: (line: string) => void) => Promise<T>,
 ): Promise<T> {
+  let run: Promise<T> | undefined;
+  const runOnce = (show: (line: string) => void) => (run ??= action(show));
+  await display(title, runOnce).catch(() => undefined);
+  return runOnce(() => undefined);
+}
+
+async function display(
+  title: string,
+  action: (show: (line: string) => void) => Promise<unknown>,
+): Promise<void> {
   const { Listr, PRESET_TIMER } = await import("listr2");
-  let result: { readonly value: T } | undefined;
-  let thrown: unknown;
   const list = new Listr(
     {
       title,
       task: async (_, task) => {
         const began = Date.now();
-        try {
-          result = { value: await action((line) => (task.output = line)) };
-        } catch (error) {
-          thrown = error;
-        }
+        const isDone = await action((line) => (task.output = line)).then(
+          (result) => !hasFailed(result),
+          () => false,
+        );
         // The reason is the caller's to print, once.
-        if (result === undefined || hasFailed(result.value)) {
-          throw new Error(`after ${Math.round((Date.now() - began) / 1000)} s`);
-        }
+        if (!isDone) throw new Error(`after ${Math.round((Date.now() - began) / 1000)} s`);
       },
     },
     {
@@ -35,8 +41,6 @@ export async function showProgress<T>(
     },
   );
   await list.run();
-  if (result !== undefined) return result.value;
-  throw thrown;
 }
 
 /** Shows nothing, for the next program. */

@@ -95,6 +95,8 @@ const Outputs = z.object({
       kept: z.object({ settings: z.object({ imageTag: z.string() }) }).optional(),
     })
     .optional(),
+  /** The layout of the state, by the program that deployed last. */
+  layout: z.number().optional(),
   /** Why it was deployed without the approvals it needs. */
   breakGlass: z.string().optional(),
 });
@@ -134,6 +136,14 @@ const UNTOUCHED = ["same", "read"];
 
 /** A run of `pulumi up` by anybody. */
 export type Update = z.infer<typeof History>[number];
+
+/** Where a run of Pulumi does not run as this process does. */
+export interface Surroundings {
+  /** What the program finds in its environment besides this process's own. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** The folder of another Pulumi.yaml than the present one. */
+  readonly folder?: string;
+}
 
 /** How an `up` ended. */
 export interface UpResult {
@@ -206,6 +216,7 @@ const RETRY_MILLISECONDS = 200;
 export class Pulumi {
   /** What stacks have said; of no use once this command changes one, or finds one held. */
   private readonly said = new Map<string, Promise<StackOutputs>>();
+  private touched = false;
 
   constructor(
     private readonly folder: string,
@@ -214,6 +225,11 @@ export class Pulumi {
     /** Tells people what they should know once the command has ended. */
     private readonly note: (text: string) => void,
   ) {}
+
+  /** Whether this command may have changed anything in a stack. */
+  get hasTouched(): boolean {
+    return this.touched;
+  }
 
   /** What a stack says now; also of one that does not exist yet. */
   outputs(stack: string): Promise<StackOutputs> {
@@ -300,23 +316,26 @@ export class Pulumi {
 
   /**
    * Deploys a stack with this text instead of its stack file; each line goes to `show`.
-   * @param env what the program finds in its environment besides this process's own
+   * @param how where it does not run as this process does
    */
   async up(
     stack: string,
     stackFile: string,
     show: (line: string) => void,
-    env: Readonly<Record<string, string>> = {},
+    how: Surroundings = {},
   ): Promise<UpResult> {
     const args = ["up", "--yes", "--skip-preview", "--message", BY_TOOL];
     this.said.clear();
-    const run = await this.change(stack, stackFile, args, steps(show), env);
+    const run = await this.change(stack, stackFile, args, steps(show), how);
     const lines = run.output.split("\n");
     const lockedBy = run.succeeded ? [] : locksOf(run.output);
     if (lockedBy.length === 0 && !run.killed) await this.runs.forgetEnded(stack);
+    // A log without a reason is not whole, as on a disk that is full.
+    const touched = hasTouched(lines) || !(run.succeeded || /\berror: /.test(run.output));
+    this.touched ||= touched;
     return {
       ...run,
-      touched: hasTouched(lines),
+      touched,
       reason: run.succeeded ? "" : clean(diagnostics(run.output)),
       lockedBy,
     };
@@ -336,6 +355,7 @@ export class Pulumi {
     const args = ["refresh", "--yes", "--skip-preview", "--suppress-outputs", ...targets];
     this.said.clear();
     const run = await this.change(stack, stackFile, args, show);
+    this.touched ||= run.succeeded;
     return run.succeeded;
   }
 
@@ -413,6 +433,15 @@ export class Pulumi {
     return cleared.succeeded ? [] : lockedOrFailed(stack, cleared);
   }
 
+  /** The URL of the backend, which may begin at the project's folder; empty where it is not known. */
+  async backend(): Promise<string> {
+    const { stdout } = await execa("pulumi", ["whoami", "--json", ...ALWAYS], {
+      cwd: this.folder,
+      reject: false,
+    });
+    return Backend.safeParse(parseJson(stdout)).data?.url ?? "";
+  }
+
   private async state(stack: string): Promise<State> {
     const run = await this.start(["stack", "export", "--stack", stack]);
     if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
@@ -454,9 +483,9 @@ export class Pulumi {
     stackFile: string,
     args: readonly string[],
     show: (line: string) => void,
-    env: Readonly<Record<string, string>> = {},
+    { env = {}, folder = this.folder }: Surroundings = {},
   ): Promise<RunResult> {
-    const start = () => this.runs.start(this.folder, stack, stackFile, args, show, env);
+    const start = () => this.runs.start(folder, stack, stackFile, args, show, env);
     return this.retryWhileUnreadable(stack, start, ({ output }) => output);
   }
 
@@ -473,11 +502,7 @@ export class Pulumi {
       const run = await start();
       if (!isUnreadable(printed(run))) return run;
       const { folder, project } = this;
-      const { stdout } = await execa("pulumi", ["whoami", "--json", ...ALWAYS], {
-        cwd: folder,
-        reject: false,
-      });
-      const { url = "" } = Backend.parse(parseJson(stdout) ?? {});
+      const url = await this.backend();
       const found = await removeEmptyAttributes({ url, folder, project, stack });
       const isLast = attempt === ATTEMPTS;
       if (found !== undefined && (found.isRemoved || isLast)) this.note(found.said);

@@ -4,9 +4,11 @@ import { Refusal } from "../ledger/refusal";
 import { formatTime } from "../release/time";
 import { targetOf, type Running } from "../release/way-back";
 import { alone } from "./alone";
+import { endAsTouched, endRecorded, UNRECORDED, whoIs } from "./bookkeeping";
 import {
   checkName,
   EXIT_CODES,
+  fetchOrNote,
   fetchOrRefuse,
   publish,
   type Context,
@@ -47,8 +49,9 @@ export async function record(
     checkName(environment);
     await project.read(environment);
   }
-  await fetchOrRefuse(context);
-  await ledger.person();
+  // What goes back at once waits neither for the remote nor for a person.
+  await (options.goBack ? fetchOrNote(context) : fetchOrRefuse(context));
+  if (!options.goBack) await ledger.person();
   if (environment !== undefined) return recordOne(context, environment, options);
   const reports: Report[] = [];
   for (const name of await project.path()) {
@@ -71,18 +74,29 @@ export async function record(
 async function recordOne(
   context: Context,
   environment: string,
+  options: RecordOptions,
+): Promise<Report> {
+  return endAsTouched(context, environment, () => recordUpdate(context, environment, options));
+}
+
+async function recordUpdate(
+  context: Context,
+  environment: string,
   { goBack = false }: RecordOptions,
 ): Promise<Report> {
-  const { pulumi, print } = context;
+  const { pulumi, books, print } = context;
   const [outputs, update] = await Promise.all([
     pulumi.outputs(environment),
     pulumi.lastUpdate(environment),
   ]);
-  await recordUnapproved(context, environment, outputs);
+  await books.attempt(`${environment}: what was deployed without approvals`, () =>
+    recordUnapproved(context, environment, outputs),
+  );
   const facts = await readFacts(context);
-  const recorded = await facts.outcomesOf(environment);
-  const [last] = recorded;
-  const news = newsOf(update, outputs, recorded);
+  const proven = await facts.outcomesOf(environment);
+  const outcomes = [...(await books.outcomes(environment)), ...proven];
+  const [last] = outcomes;
+  const news = newsOf(update, outputs, outcomes);
   if (news === undefined || update === undefined) {
     if (goBack && last?.result === "failed" && last.returningTo !== undefined) {
       return finishWayBack(context, last);
@@ -190,18 +204,21 @@ async function recordFailure(
   const details = { former, reason, returningTo: former?.tag };
   const ref = await recordOutcome(context, deployment, "failed", details);
   if (former === undefined) {
-    context.print(`${environment}: ${tag} failed, and there is no former release (${ref}).`);
+    context.print(
+      `${environment}: ${tag} failed, and there is no former release (${ref ?? UNRECORDED}).`,
+    );
     await tellFailure(context, deployment, reason);
   } else if (goBack) {
-    context.print(`${environment}: ${tag} failed (${ref}); going back to ${former.tag}.`);
+    context.print(
+      `${environment}: ${tag} failed (${ref ?? UNRECORDED}); going back to ${former.tag}.`,
+    );
     return alone(context, environment, () => wayBack(context, deployment, former, reason));
   } else {
     const command = `\`baton rollback ${environment}\` goes back to ${former.tag}`;
-    context.print(`${environment}: ${tag} failed (${ref}). ${command}.`);
+    context.print(`${environment}: ${tag} failed (${ref ?? UNRECORDED}). ${command}.`);
     await tellFailure(context, deployment, `${reason}. ${command}`);
   }
-  await publish(context);
-  return { outcome: "failed", ...summaryOf(request), reason, ref };
+  return end(context, environment, { outcome: "failed", ...summaryOf(request), reason, ref });
 }
 
 /** From a failure that was recorded before. */
@@ -233,12 +250,13 @@ async function recordMissing(
   const { environment, tag, digest, version } = request;
   const reason = `the approvals that the ledger has: ${missing}`;
   const ref = await recordOutcome(context, deployment, "unapproved", { former, reason });
-  context.print(`${environment}: ${tag} was deployed without its approvals (${ref}): ${missing}.`);
-  const who = `somebody; found by ${await context.ledger.person()}`;
+  context.print(
+    `${environment}: ${tag} was deployed without its approvals (${ref ?? UNRECORDED}): ${missing}.`,
+  );
+  const who = `somebody; found by ${await whoIs(context)}`;
   const release = { environment, tag, digest, version };
   await context.announce(environment, { kind: "break-glass", ...release, who, reason });
-  await publish(context);
-  return { outcome: "refused", ...summaryOf(request), reason, ref };
+  return end(context, environment, { outcome: "refused", ...summaryOf(request), reason, ref });
 }
 
 /** A way back by somebody who set `rollbackOf`. */
@@ -256,8 +274,10 @@ async function recordRollback(
   const left = known && { tag: leaving, digest: known.digest };
   const commit = update.commit ?? (await ledger.head());
   const what = { environment, result: "rolled-back", ...target, commit, left } as const;
-  const ref = await ledger.record({ ...what, update: update.id }, context.now());
-  context.print(`${environment}: ${target.tag} runs again; ${leaving} was left (${ref}).`);
+  const ref = await context.books.record({ ...what, update: update.id });
+  context.print(
+    `${environment}: ${target.tag} runs again; ${leaving} was left (${ref ?? UNRECORDED}).`,
+  );
   await context.announce(environment, {
     kind: "rolled-back",
     environment,
@@ -265,9 +285,15 @@ async function recordRollback(
     version: target.version,
     digest: known?.digest ?? target.digest,
     left: leaving,
-    who: await ledger.person(),
+    who: await whoIs(context),
   });
-  await publish(context);
   const report = { outcome: "done", environment, ...target, left, ref } as const;
-  return rollbackFollowers(context, environment, report);
+  return rollbackFollowers(context, environment, await end(context, environment, report));
+}
+
+/** Records what could not be recorded before, and tells others. */
+async function end(context: Context, environment: string, report: Report): Promise<Report> {
+  const ended = await endRecorded(context, environment, report);
+  await publish(context);
+  return ended;
 }

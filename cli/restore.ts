@@ -3,6 +3,7 @@ import { z } from "zod";
 import { Refusal } from "../ledger/refusal";
 import type { StackConfig } from "../ledger/stack-config";
 import { parseJson } from "../release/json";
+import { endAsTouched } from "./bookkeeping";
 import { clusterOf, type Cluster } from "./cluster";
 import { checkName, type Context, type Report } from "./context";
 import { runDatabaseJob, type Answer } from "./database-job";
@@ -42,6 +43,14 @@ const REFRESH = "database-refresh";
  * twice for one that is not.
  */
 export async function restore(
+  context: Context,
+  environment: string,
+  options: RestoreOptions,
+): Promise<Report> {
+  return endAsTouched(context, environment, () => listOrRestore(context, environment, options));
+}
+
+async function listOrRestore(
   context: Context,
   environment: string,
   { backup: name, yes = false, overwriteLive = false }: RestoreOptions,

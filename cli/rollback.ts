@@ -1,14 +1,16 @@
 import { join } from "node:path";
 import { writeAtomically } from "../ledger/stack-file";
 import { Refusal } from "../ledger/refusal";
+import type { NewOutcome } from "../ledger/ledger";
 import { refusalIn } from "../release/schema";
 import { wayBack } from "../release/way-back";
 import { Locked } from "./alone";
 import { end, onceBegun, type BegunWayBack } from "./begun";
+import { endAsTouched, endRecorded, UNRECORDED, whoIs } from "./bookkeeping";
 import { checkName, fetchOrNote, publish, type Context, type Report } from "./context";
 import { readFacts } from "./facts";
 import { withFollowers } from "./followers";
-import { goBack, heldEverywhere } from "./go-back";
+import { goBack, heldEverywhere, stackFileOf } from "./go-back";
 import { recordUnapproved } from "./unapproved";
 
 export interface RollbackOptions {
@@ -26,10 +28,13 @@ export async function rollback(
   options: RollbackOptions,
 ): Promise<Report> {
   checkName(environment);
-  await fetchOrNote(context);
-  return onceBegun(context, environment, "rollback", (begun, beginNow) =>
-    attempt(context, environment, options, begun?.to === options.to ? begun : undefined, beginNow),
-  );
+  return endAsTouched(context, environment, async () => {
+    await fetchOrNote(context);
+    return onceBegun(context, environment, "rollback", (begun, beginNow) => {
+      const same = begun?.to === options.to ? begun : undefined;
+      return attempt(context, environment, options, same, beginNow);
+    });
+  });
 }
 
 async function attempt(
@@ -39,18 +44,22 @@ async function attempt(
   begun: BegunWayBack | undefined,
   beginNow: (begun: BegunWayBack) => Promise<void>,
 ): Promise<Report | Locked> {
-  const { project, pulumi, ledger, print } = context;
+  const { project, pulumi, ledger, books, print } = context;
   const stackFile = await project.read(environment);
-  await ledger.person();
   const asked = project.parse(environment, stackFile);
   const outputs = await pulumi.outputs(environment);
-  await recordUnapproved(context, environment, outputs);
-  const outcomes = await (await readFacts(context)).outcomesOf(environment);
+  await books.attempt(`${environment}: what was deployed without approvals`, () =>
+    recordUnapproved(context, environment, outputs),
+  );
+  const proven = await (await readFacts(context)).outcomesOf(environment);
+  const outcomes = [...(await books.outcomes(environment)), ...proven];
   const [last, before] = outcomes;
   if (begun !== undefined && last?.result === "rolled-back" && before?.ref === begun.after) {
     const { target, left } = begun;
+    const text = await stackFileOf(context, environment, stackFile, target, left.tag);
+    const isKept = await keepStackFile(context, environment, stackFile, text, begun);
     print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${last.ref}).`);
-    return finish(context, environment, { ...target, left, ref: last.ref });
+    return finish(context, environment, { ...target, left, ref: last.ref }, isKept);
   }
   const { release: running } = outputs;
   const same = last?.ref === begun?.after ? begun : undefined;
@@ -77,7 +86,8 @@ async function attempt(
     same?.ran ??
     (running.imageTag !== target.tag || (last?.result === "failed" && last.digest === left.digest));
   const head = same?.head ?? (await ledger.head());
-  await beginNow({ command: "rollback", to, target, left, ran, head, after: last?.ref });
+  const now = { command: "rollback", to, target, left, ran, head, after: last?.ref } as const;
+  await books.attempt(`${environment}: a file of this checkout`, () => beginNow(now));
   const { text, up } = await goBack(context, environment, stackFile, target, left.tag);
   if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
   const summary = { environment, ...target, left };
@@ -97,34 +107,15 @@ async function attempt(
     if (!up.killed) await end(context, environment);
     return { outcome: "failed", ...summary, reason: up.reason, log: up.log };
   }
-  const file = project.stackFile(environment);
-  const path = join(project.folder, file);
-  if (stackFile !== text && stackFile !== (await ledger.show("HEAD", file))) {
-    await writeAtomically(`${path}.orig`, stackFile);
-    print(`${environment}: what was not committed of ${file} is in ${file}.orig.`);
-  }
-  await writeAtomically(path, text);
-  await ledger.commitWayBack(environment, file, left.tag, target, head);
-  // Another run may have done the same, and have said so by now.
-  const [newest] = await ledger.outcomes(environment);
-  const isRecorded =
-    newest?.ref !== last?.ref &&
-    newest?.result === "rolled-back" &&
-    newest.tag === target.tag &&
-    newest.digest === target.digest;
-  const ref = isRecorded
-    ? newest.ref
-    : await ledger.record(
-        {
-          environment,
-          result: "rolled-back",
-          ...target,
-          commit: await ledger.head(),
-          left: ran ? left : undefined,
-        },
-        context.now(),
-      );
-  print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${ref}).`);
+  const isKept = await keepStackFile(context, environment, stackFile, text, now);
+  const ref = await recordOnce(context, last?.ref, {
+    environment,
+    result: "rolled-back",
+    ...target,
+    commit: await ledger.head().catch(() => head),
+    left: ran ? left : undefined,
+  });
+  print(`${environment}: ${target.tag} runs again; ${left.tag} was left (${ref ?? UNRECORDED}).`);
   if (ran && left.digest !== target.digest) print(heldEverywhere(left.tag));
   await context.announce(environment, {
     kind: "rolled-back",
@@ -133,9 +124,51 @@ async function attempt(
     version: target.version,
     digest: left.digest,
     left: left.tag,
-    who: await ledger.person(),
+    who: await whoIs(context),
   });
-  return finish(context, environment, { ...target, left, ref });
+  return finish(context, environment, { ...target, left, ref }, isKept);
+}
+
+/**
+ * Makes the stack file say what runs again, and commits that.
+ * @returns whether it could; otherwise the same command does it later.
+ */
+async function keepStackFile(
+  context: Context,
+  environment: string,
+  stackFile: string,
+  text: string,
+  { left, target, head }: BegunWayBack,
+): Promise<boolean> {
+  const { project, ledger, books, print } = context;
+  const file = project.stackFile(environment);
+  const path = join(project.folder, file);
+  const kept = await books.attempt(`${environment}: ${file} is not committed`, async () => {
+    if (stackFile !== text && stackFile !== (await ledger.show("HEAD", file))) {
+      await writeAtomically(`${path}.orig`, stackFile);
+      print(`${environment}: what was not committed of ${file} is in ${file}.orig.`);
+    }
+    await writeAtomically(path, text);
+    await ledger.commitWayBack(environment, file, left.tag, target, head);
+    return true;
+  });
+  return kept === true;
+}
+
+/** Records a way back, unless another run has done the same since an outcome, and has said so. */
+async function recordOnce(
+  { ledger, books }: Context,
+  since: string | undefined,
+  outcome: NewOutcome,
+): Promise<string | undefined> {
+  const { environment, result, tag, digest } = outcome;
+  const [newest] = await ledger.outcomes(environment).catch(() => []);
+  const isRecorded =
+    newest?.ref !== since &&
+    newest?.result === result &&
+    newest.tag === tag &&
+    newest.digest === digest;
+  return isRecorded ? newest.ref : books.record(outcome);
 }
 
 /** Tells others, and takes back what follows, before the way back is over. */
@@ -143,12 +176,18 @@ async function finish(
   context: Context,
   environment: string,
   summary: Readonly<Record<string, unknown>>,
+  isKept: boolean,
 ): Promise<Report> {
-  await publish(context);
   const report = { outcome: "done", environment, ...summary } as const;
-  const followed = await rollbackFollowers(context, environment, report);
-  await end(context, environment);
-  return followed;
+  const ended = await endRecorded(context, environment, report);
+  await publish(context);
+  const followed = await rollbackFollowers(context, environment, ended);
+  if (isKept) {
+    await end(context, environment);
+    return followed;
+  }
+  context.print(`${environment}: run \`baton rollback ${environment}\` again for its stack file.`);
+  return { ...followed, outcome: followed.outcome === "done" ? "failed" : followed.outcome };
 }
 
 /** Takes what follows an environment back to what runs there. */
@@ -157,7 +196,10 @@ export async function rollbackFollowers(
   environment: string,
   report: Report,
 ): Promise<Report> {
-  const { earnedTag: to } = await context.pulumi.outputs(environment);
+  const outputs = await context.books.attempt(`${environment}: what it has earned`, () =>
+    context.pulumi.outputs(environment),
+  );
+  const to = outputs?.earnedTag;
   return withFollowers(context, environment, report, async (follower) => {
     const { release } = await context.pulumi.outputs(follower);
     if (release === undefined || to === undefined || release.imageTag === to) return undefined;

@@ -1,6 +1,6 @@
 import { execa } from "execa";
-import { open, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
+import { open, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
@@ -53,14 +53,8 @@ export class Runs {
     show: (line: string) => void,
     env: Readonly<Record<string, string>> = {},
   ): Promise<RunResult> {
-    const folder = join(await this.folderOf(), stack, `${stampOf(new Date())}-${process.pid}`);
-    await mkdir(folder, { recursive: true });
-    await this.tidy(stack);
-    const [log, pid, config] = ["log", "pid", `Pulumi.${stack}.yaml`].map((name) =>
-      join(folder, name),
-    ) as [string, string, string];
-    await writeFile(config, stackFile, { mode: 0o600 });
-    const output = await open(log, "w+", 0o600);
+    const { log, pid, config, output } = await this.prepare(stack, stackFile);
+    await this.tidy(stack).catch(() => undefined);
     try {
       const all = [...args, "--stack", stack, "--config-file", config, ...ALWAYS];
       const run = execa("sh", ["-c", BECOME_PULUMI, "sh", pid, ...all], {
@@ -91,16 +85,38 @@ export class Runs {
         const text = await follow;
         if (exitCode === 127) throw new Error(NOT_INSTALLED);
         const killed = signal !== undefined;
-        if (!killed) await rm(pid, { force: true });
-        await rm(config, { force: true });
+        // A file that stays is in the way of nothing.
+        if (!killed) await rm(pid, { force: true }).catch(() => undefined);
+        await rm(config, { force: true }).catch(() => undefined);
         return { succeeded: !failed, output: text, log, interrupted, killed };
       } finally {
         ended.abort();
         for (const signal of signals) process.off(signal, interrupt);
       }
     } finally {
-      await output.close();
+      await output.close().catch(() => undefined);
     }
+  }
+
+  /**
+   * Makes a run's files: beside git's own, or where that is not possible, as on a full disk, in the
+   * machine's folder for temporary files. A release that failed must be able to go back.
+   */
+  private async prepare(stack: string, stackFile: string) {
+    const own = async () => {
+      const folder = join(await this.folderOf(), stack, `${stampOf(new Date())}-${process.pid}`);
+      await mkdir(folder, { recursive: true });
+      return folder;
+    };
+    const write = async (folder: string) => {
+      const log = join(folder, "log");
+      const config = join(folder, `Pulumi.${stack}.yaml`);
+      await writeFile(config, stackFile, { mode: 0o600 });
+      return { log, pid: join(folder, "pid"), config, output: await open(log, "w+", 0o600) };
+    };
+    return own()
+      .then(write)
+      .catch(async () => write(await mkdtemp(join(tmpdir(), "baton-"))));
   }
 
   /**
@@ -151,6 +167,10 @@ export class Runs {
 
   /** Forgets the runs that ended without anybody waiting for them; whoever gets the lock knows so. */
   async forgetEnded(stack: string): Promise<void> {
+    await this.tryToForgetEnded(stack).catch(() => undefined);
+  }
+
+  private async tryToForgetEnded(stack: string): Promise<void> {
     const pids = await Promise.all(
       (await this.names(stack)).map(async (name) => this.pidOf(stack, name)),
     );
@@ -194,14 +214,23 @@ async function followFile(
   let shown = 0;
   for (;;) {
     const last = ended.aborted;
-    text = stripVTControlCharacters(await readFile(path, "utf8"));
+    text = stripVTControlCharacters(await readFile(path, "utf8").catch(() => text));
     const end = last ? text.length : text.lastIndexOf("\n") + 1;
     for (const line of text.slice(shown, Math.max(end, shown)).split("\n")) {
-      if (line.trim() !== "" && !line.startsWith("@")) show(line.trim());
+      if (line.trim() !== "" && !line.startsWith("@")) tryTo(() => show(line.trim()));
     }
     shown = Math.max(end, shown);
     if (last) return text;
     await setTimeout(POLL_MILLISECONDS, undefined, { signal: ended }).catch(() => undefined);
+  }
+}
+
+/** What is shown may have been closed by people; the run it is about goes on. */
+function tryTo(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // Nothing depends on it.
   }
 }
 

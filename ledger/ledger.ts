@@ -90,6 +90,8 @@ export interface LedgerOutcome extends Outcome {
   readonly reason: string | undefined;
   /** The run of Pulumi that deployed it, where that was not the tool's. */
   readonly update: string | undefined;
+  /** The layout of the state that its program has made. */
+  readonly layout: number | undefined;
 }
 
 /** What is recorded of a deployment; what is left out is none, and no hotfix. */
@@ -442,6 +444,12 @@ export class Ledger {
     return [...there.map((name) => `refs/remotes/${remote}/${name}`), ...here];
   }
 
+  /** The time that it is at least: the clock's, or the date of the commit that is checked out. */
+  async presentTime(now: Date): Promise<Date> {
+    const date = await this.git.run(["log", "-1", "--no-show-signature", "--format=%cI", "HEAD"]);
+    return new Date(Math.max(now.getTime(), new Date(date).getTime()));
+  }
+
   /** The newest reviewed commit, for entries that are about no request. */
   private async reviewedHead(): Promise<string> {
     const [tip = "HEAD"] = await this.reviewedTips([PROTECTED_BRANCH]);
@@ -656,6 +664,7 @@ export class Ledger {
           "Baton-Approved-By": outcome.approvedBy?.join(" ") || undefined,
           "Baton-Reason": outcome.reason && oneLine(outcome.reason),
           "Baton-Update": outcome.update,
+          "Baton-Layout": outcome.layout?.toString(),
           "Baton-Who": await this.person(),
         },
       },
@@ -668,8 +677,12 @@ export class Ledger {
    * clock that was set back by less than people's clocks may differ changes no order.
    */
   private async nextTime(now: Date): Promise<Date> {
-    const [outcomes, holds] = await Promise.all([this.outcomes(), this.holds()]);
-    const latest = now.getTime() + STAMPS_DIFFER * 1000;
+    const [outcomes, holds, present] = await Promise.all([
+      this.outcomes(),
+      this.holds(),
+      this.presentTime(now),
+    ]);
+    const latest = present.getTime() + STAMPS_DIFFER * 1000;
     const taken = [...outcomes, ...holds]
       .map((entry) => entry.at.getTime() + 1)
       .filter((time) => time <= latest);
@@ -964,6 +977,10 @@ function outcomeOf({ ref, path, commit, at, message }: Entry): LedgerOutcome | u
     },
     get update() {
       return said("Baton-Update");
+    },
+    get layout() {
+      const layout = said("Baton-Layout");
+      return layout === undefined ? undefined : Number(layout);
     },
   };
 }

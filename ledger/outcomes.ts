@@ -56,7 +56,8 @@ export async function readOutcomes(
 ): Promise<EnvironmentOutcomes> {
   const all = await ledger.outcomes(environment);
   if (all.length === 0) return { all, ...NO_OUTCOMES };
-  const proof = await Proof.open(project, ledger, environment, now, running, all);
+  const present = await ledger.presentTime(now);
+  const proof = await Proof.open(project, ledger, environment, present, running, all);
   for (const outcome of all.toReversed()) await proof.add(outcome);
   const result = await proof.result();
   const isDeployed = all.some((outcome) => outcome.result === "deployed");
@@ -85,14 +86,13 @@ export interface ProvenHolds {
 export async function readHolds(project: Project, ledger: Ledger, now: Date): Promise<ProvenHolds> {
   const entries = await ledger.holds();
   if (entries.length === 0) return { counted: [], doubted: [] };
-  const places = await ledger.placesIn(
-    await ledger.reviewedTips(await project.protectedBranches()),
-  );
+  const tips = await ledger.reviewedTips(await project.protectedBranches());
+  const [places, present] = await Promise.all([ledger.placesIn(tips), ledger.presentTime(now)]);
   const doubted = entries.flatMap((entry) => {
     if (entry.kind === "hold" || entry.kind === "stop") return [];
     const isHere = places.has(entry.commit);
     const doubt =
-      timeDoubt(entry, now) ?? (isHere ? undefined : "on a commit that is not reviewed");
+      timeDoubt(entry, present) ?? (isHere ? undefined : "on a commit that is not reviewed");
     return doubt === undefined ? [] : [{ entry, doubt }];
   });
   const isCounted = (entry: LedgerHold) => !doubted.some((one) => one.entry === entry);
@@ -113,9 +113,11 @@ export async function readNamedWords(
   const words = await ledger.namedWords(kind, environment);
   if (words.length === 0) return [];
   const patterns = await project.protectedBranches(environment);
-  const places = await ledger.placesIn(await ledger.reviewedTips(patterns));
+  const tips = await ledger.reviewedTips(patterns);
+  const [places, present] = await Promise.all([ledger.placesIn(tips), ledger.presentTime(now)]);
   return words.filter(
-    ({ commit, at }) => places.has(commit) && timeDoubt({ at, taggedAt: at }, now) === undefined,
+    ({ commit, at }) =>
+      places.has(commit) && timeDoubt({ at, taggedAt: at }, present) === undefined,
   );
 }
 

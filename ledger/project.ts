@@ -1,10 +1,11 @@
 import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { parse, YAMLParseError } from "yaml";
 import { MOVING_KEYS } from "../config-schema";
 import { FLOW_FILE, PROTECTED_BRANCH, ProtectedBranches } from "../release/flow";
-import { isTree } from "../release/merge";
 import { orderPath } from "../release/path";
+import { isTree, type Tree } from "../release/merge";
 import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
@@ -15,6 +16,7 @@ import {
   parseGivenConfig,
   parseProjectFile,
   parseStackConfig,
+  projectValues,
   type MovingKey,
   POLICY_KEYS,
   splitSecrets,
@@ -57,6 +59,22 @@ export class Project {
 
   get name(): string {
     return this.file.name;
+  }
+
+  /** The program's folder, relative to the project's. */
+  get main(): string {
+    return this.file.main;
+  }
+
+  get programFolder(): string {
+    return resolve(this.folder, this.file.main);
+  }
+
+  /** Where Pulumi.yaml says that the state is; nothing where it does not. */
+  get backend(): string | undefined {
+    const { backend } = this.file.others;
+    const url = isTree(backend) ? backend["url"] : undefined;
+    return typeof url === "string" ? url : undefined;
   }
 
   /** Every environment that has a stack file, in the order an image passes them. */
@@ -149,8 +167,25 @@ export class Project {
   }
 
   /**
+   * A stack file's text with what a former Pulumi.yaml gave each stack, in place of what the present
+   * one gives.
+   */
+  withDefaults(environment: string, stackFile: string, projectFile: string): string {
+    const now = projectValues(this.file);
+    const then = Object.entries(projectValues(parseProjectFile(projectFile)));
+    const config: unknown = (parse(stackFile) as Tree | null)?.["config"];
+    const own = isTree(config) ? config : {};
+    const differing = then.filter(
+      ([key, value]) => !(key in own) && !isDeepStrictEqual(value, now[key]),
+    );
+    if (differing.length === 0) return stackFile;
+    return editStackFile(stackFile, Object.fromEntries(differing), environment);
+  }
+
+  /**
    * The stack file's text for a way back: as it was when the release was deployed, where that is
-   * known, with the present secrets and the present approval policy.
+   * known, with the present secrets and the present approval policy, unless the one of then is asked
+   * for.
    */
   editBack(
     environment: string,
@@ -159,10 +194,12 @@ export class Project {
       readonly target: Target;
       readonly leaving: string;
       readonly former?: string | undefined;
+      readonly policy?: "then";
     },
   ): string {
-    const { target, leaving, former } = back;
-    const present = POLICY_KEYS.map((key) => `${this.file.name}:${key}`);
+    const { target, leaving, former, policy } = back;
+    const keys = policy === "then" ? [] : POLICY_KEYS;
+    const present = keys.map((key) => `${this.file.name}:${key}`);
     const text =
       former === undefined ? stackFile : restoreStackFile(former, stackFile, present, environment);
     return this.edit(environment, text, {

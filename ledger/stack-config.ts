@@ -107,7 +107,7 @@ export function parseGivenConfig(
 }
 
 /** What Pulumi.yaml gives every stack: plain values, or those of a declaration. */
-function projectValues({ name, config }: ProjectFile): Tree {
+export function projectValues({ name, config }: ProjectFile): Tree {
   const entries = Object.entries(config).map(([key, value]) => [
     key.includes(":") ? key : `${name}:${key}`,
     isTree(value) && !isCiphertext(value) ? (value["value"] ?? value["default"]) : value,

@@ -34,7 +34,11 @@ if [ $command = whoami ]; then
   echo '{"user":"ann","url":"file://.pulumi?no_tmp_dir=true"}'
   exit
 fi
-cd .pulumi
+from=$PWD
+scene=$BATON_SCENE
+[ -n "$scene" ] || [ ! -d .pulumi ] || scene=.
+[ -n "$scene" ] || scene=$(dirname "$0")/../..
+cd "$scene/.pulumi"
 attrs=.pulumi/stacks/baton/$stack.json.attrs
 if [ -f $attrs ] && [ ! -s $attrs ]; then
   echo "error: failed to load checkpoint: EOF" >&2
@@ -58,6 +62,7 @@ if [ $command = stack ] && [ $what = history ]; then
 fi
 if [ $command = stack ]; then
   echo $stack >> asked
+  [ ! -f armed ] || [ ! -f outputs-fail ] || exit 255
   [ -f $stack.json ] && exec cat $stack.json
   echo "error: no stack named '$stack' found" >&2
   exit 255
@@ -80,11 +85,12 @@ if [ $command = refresh ]; then
   rm -f $stack.pending
   exit
 fi
-[ -d calls ] || mkdir calls
+[ -d calls ] || mkdir calls programs
 set -- calls/*
 [ -e "$1" ] || set --
 case $# in ?) number=00$# ;; ??) number=0$# ;; *) number=$# ;; esac
 cp "$file" calls/$number-$command
+cat "$from/Pulumi.yaml" "$from/index.ts" > programs/$number-$command
 if [ $command = preview ]; then
   for name in preview-fails $stack.preview-fails; do [ -f $name ] && fails=$(cat $name); done
   if [ -n "$fails" ]; then
@@ -95,6 +101,10 @@ if [ $command = preview ]; then
   exit
 fi
 echo "Updating ($stack):"
+if [ -f program-refused ] && grep -qf program-refused "$from/index.ts"; then
+  echo "error: no plugin for $(cat "$from/index.ts")" >&2
+  exit 255
+fi
 if [ -f up-refused ]; then
   echo "error: $(cat up-refused)" >&2
   exit 255
@@ -126,7 +136,9 @@ field() { [ -z "$2" ] || printf ',"%s":"%s"' $1 "$2"; }
 {
   printf '{"earnedTag":"%s","release":{"imageTag":"%s"' $earned $tag
   field digest $digest; field version $version; field rollbackOf $rollbackOf
-  printf ',"earnedTag":"%s"}}' $earned
+  printf ',"earnedTag":"%s"}' $earned
+  [ ! -f layout ] || printf ',"layout":%s' $(cat layout)
+  printf '}'
 } > $stack.json
 `;
 
@@ -331,6 +343,14 @@ config:
       .filter((name) => name.endsWith(`-${command}`))
       .map((name) => parse(readFileSync(join(folder, name), "utf8")) as { config: Tree })
       .map(({ config }) => config);
+  }
+
+  /** Pulumi.yaml and the program of each deployment, in order. */
+  programs(): string[] {
+    const folder = join(this.folder, ".pulumi/programs");
+    const names = existsSync(folder) ? readdirSync(folder).sort() : [];
+    const ups = names.filter((name) => name.endsWith("-up"));
+    return ups.map((name) => readFileSync(join(folder, name), "utf8"));
   }
 
   config(stack: string): Tree {

@@ -173,7 +173,7 @@ export function stateOf(scene: ToolScene, environment: string) {
     // Drafts, locks, process ids and beginnings of runs that are no more. A lock of a ref that is
     // named by its time, and so never comes again, is in nobody's way.
     left: files.filter((name) =>
-      /\.tmp$|\.begun$|\/pid$|\.pulumi\/.*\.(lock|pending)|\.git\/(?!refs\/tags\/outcome).*(?<!next-index-\d+)\.lock$/.test(
+      /\.tmp$|\.begun$|\.unrecorded$|\.program-|\/pid$|\.pulumi\/.*\.(lock|pending)|\.git\/(?!refs\/tags\/outcome).*(?<!next-index-\d+)\.lock$/.test(
         name,
       ),
     ),

@@ -131,6 +131,7 @@ describe("the ledger", () => {
       returningTo: "dev-44",
       reason: "no pods",
       update: "2026-11-21T09:00:00.000Z",
+      layout: 1,
     };
     const record = (result: "deployed" | "failed", time: string) =>
       ledger.record({ ...outcome, result }, new Date(time));
