@@ -65,11 +65,14 @@ export class ProgramLayout {
   /**
    * @param folder the Pulumi project's
    * @param main the program's folder or file, relative to that
+   * @throws UncoveredProgram when there is no such folder or file
    */
   constructor(folder: string, main = ".") {
     this.project = realpathSync(folder);
-    const named = realpathSync(resolve(folder, main));
-    const program = statSync(named).isDirectory() ? named : dirname(named);
+    const named = resolve(folder, main);
+    if (!existsSync(named)) throw new UncoveredProgram([noProgram(main)]);
+    const path = realpathSync(named);
+    const program = statSync(path).isDirectory() ? path : dirname(path);
     this.base = isInside(this.project, program) ? this.project : program;
     const { root, lockfiles } = findLockfiles(program);
     this.root = root;
@@ -288,6 +291,11 @@ function outsideTypeScript(
     });
 }
 const EXTENDS = /"extends"\s*:\s*("[^"]*"|\[[^\]]*\])/;
+
+function noProgram(value: string): Problem {
+  const fix = "Correct it in Pulumi.yaml";
+  return { where: WHERE, property: "main", value, expected: "its folder or first file", fix };
+}
 
 function noLockfile(): Problem {
   return {

@@ -280,11 +280,7 @@ describe("around the approvals", () => {
       const defaults = "  baton:defaults: { settings: { config: { LIMIT: 1 } }, registry: ";
       const registry = `{ kind: oci, repository: ${scene.registry.host}/podinfo, plainHttp: true } }\n`;
       await moved("Pulumi.qa.yaml", scene.read("Pulumi.qa.yaml") + defaults + registry, "settings");
-      await moved(
-        "Pulumi.yaml",
-        project.replace("nodejs", "nodejs\nmain: bin"),
-        "lockfile, program",
-      );
+      await moved("Pulumi.yaml", project.replace("nodejs", "nodejs\nmain: ./"), "program");
     });
 
     it("in the program or its packages", async () => {
@@ -805,7 +801,7 @@ describe("around the approvals", () => {
 
     it("takes the list of keys as it was deployed, and as it was asked for", async () => {
       edit("allowed-signers", keys.line("bob"), keys.line("bob", "eve"));
-      assert.match(await gate("prod"), /the plan is another one: policy moved/);
+      assert.match(await gate("prod"), /the plan is another one: policy, program moved/);
       scene.git("commit", "--quiet", "-am", "Another key for bob");
       await askProperly("prod");
       assert.match(scene.printed.join("\n"), /allowed-signers\S*: [0-9a-f]{12} → [0-9a-f]{12}/);
