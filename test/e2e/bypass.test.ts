@@ -158,19 +158,36 @@ describe("around the approvals", () => {
     await scene.remove();
   });
 
-  const outcome = { former: undefined, left: undefined, returningTo: undefined, reason: undefined };
-  const details = { request: undefined, approvedBy: [], hotfix: false, ...outcome };
   /** As if the tool had deployed what is committed, hours ago; of dev, the next release. */
   const hasDeployed = async (environment: string) => {
     const project = await Project.open(scene.folder);
-    const config = await project.config(environment);
-    const plan = await project.planOf(config);
-    const tag = environment === "dev" ? "build-2" : (config.imageTag ?? "");
-    const release = { tag, digest: digestOf(tag), version: undefined };
-    const commit = await ledger.head();
-    const made = { environment, commit, ...release, plan: plan.hash, parts: plan.parts };
+    const { approval, imageTag = "" } = await project.config(environment);
+    const tag = environment === "dev" ? "build-2" : imageTag;
+    const target = { tag, digest: digestOf(tag), version: undefined };
+    const moving = { imageTag: tag, imageDigest: target.digest };
+    const file = project.stackFile(environment);
+    const text = project.edit(environment, scene.read(file), moving);
+    scene.write(file, text);
+    const { hash, parts } = await project.plan(environment, text);
+    const wish = { environment, file, target, plan: { hash, parts: formatParts(parts) } };
     const at = new Date(Date.now() - 5 * 3600_000);
-    await ledger.record({ result: "deployed", ...made, ...details }, at);
+    process.env["GIT_AUTHOR_DATE"] = process.env["GIT_COMMITTER_DATE"] = at.toISOString();
+    try {
+      await ledger.ask([{ ...wish, hotfix: false, operations: [] }], { notes: "" });
+      const made = await latest(environment);
+      if (approval.required > 0) {
+        signs("bob", "bob");
+        const bob = new Ledger(await Project.open(scene.folder));
+        await bob.say(made, "approve", { signed: approval.signed });
+        scene.as("ann");
+      }
+      const deployed = { environment, ...target, commit: made.commit, request: made.id };
+      const outcome = { ...deployed, plan: hash, parts, result: "deployed" } as const;
+      await ledger.record(outcome, at);
+    } finally {
+      delete process.env["GIT_AUTHOR_DATE"];
+      delete process.env["GIT_COMMITTER_DATE"];
+    }
     scene.hasDeployed(environment, tag, `${environment}-1`);
   };
   /** As people do, with a preview and a card. */
