@@ -85,7 +85,7 @@ async function attempt(
   const ran =
     same?.ran ??
     (running.imageTag !== target.tag || (last?.result === "failed" && last.digest === left.digest));
-  const head = same?.head ?? (await ledger.head());
+  const head = same?.head ?? (await ledger.head().catch(() => "HEAD"));
   const now = { command: "rollback", to, target, left, ran, head, after: last?.ref } as const;
   await books.attempt(`${environment}: a file of this checkout`, () => beginNow(now));
   const { text, up } = await goBack(context, environment, stackFile, target, left.tag);

@@ -143,6 +143,22 @@ describe("a way back over a change of the program", () => {
     assert.match(said(), /goes back to dev-3: its commit [0-9a-f]{9} has another program than was/);
   });
 
+  it("is the present program where the outcome is on a commit that is not in the history", async () => {
+    await second();
+    const [first = ""] = scene.tags("outcome/qa");
+    const message = scene.git("tag", "--list", "--format=%(contents)", first);
+    scene.write("index.ts", "export = 9;\n");
+    scene.git("add", "index.ts");
+    const elsewhere = scene.git("commit-tree", "-m", "Not reviewed", scene.git("write-tree"));
+    scene.git("reset", "--quiet", "--hard");
+    scene.git("tag", "-d", first);
+    scene.git("tag", "-a", "-m", message.replace(/Baton-Id: .*\n/, ""), first, elsewhere);
+    await rollback(await scene.context(), "qa", {});
+    assert.equal(scene.runs("qa")?.["imageTag"], "dev-1", said());
+    assert.equal(last().program, "2");
+    assert.match(said(), /goes back to dev-1: its commit is not in what is checked out\./);
+  });
+
   it("is the present program where no worktree can be made", async () => {
     await second();
     scene.write(".git/worktrees", "no folder\n");

@@ -384,6 +384,22 @@ describe("where Pulumi Deployments deploys", () => {
       assert.match(scene.printed.join("\n"), /dev-2 is held everywhere/);
     });
 
+    it("goes back also where the remote is away and git knows no person, and records that later", async () => {
+      asAskedAgain();
+      scene.pulumi("up-fails", "dev-2");
+      up();
+      const config = scene.read(".git/config");
+      scene.git("remote", "set-url", "origin", "/nowhere");
+      scene.git("config", "user.useConfigOnly", "true");
+      scene.git("config", "user.email", "");
+      assert.equal((await note({ goBack: true })).outcome, "went-back");
+      assert.equal(scene.runs("qa")?.["imageTag"], "dev-1");
+      assert.deepEqual(scene.results("qa"), ["deployed dev-1"]);
+      scene.write(".git/config", config);
+      assert.equal((await note({ goBack: true })).outcome, "done");
+      assert.deepEqual(scene.results("qa"), ["deployed dev-1", "failed dev-2", "went-back dev-2"]);
+    });
+
     it("finishes a way back that a former one has left", async () => {
       asAskedAgain();
       scene.pulumi("up-fails", "dev-2");
