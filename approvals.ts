@@ -7,6 +7,7 @@ import type { Release } from "./release/eligibility";
 import { unpinnedImages } from "./release/images";
 import { formatProblems, type Problem } from "./release/problem";
 import type { DatabasePlan } from "./release/schema";
+import type { StateResource } from "./release/start";
 import { targetOf, type Running } from "./release/way-back";
 
 /** Its value is the reason to deploy without the approvals that are needed. */
@@ -22,6 +23,7 @@ export async function checkApprovals(
   database: DatabasePlan | undefined,
   loaded: LoadedFiles | undefined,
   running: () => Promise<Running | undefined>,
+  state: () => Promise<readonly StateResource[]>,
 ): Promise<{ readonly problems: readonly Problem[]; readonly breakGlass?: string }> {
   const { environment, approval, rollbackOf } = config;
   if (pulumi.runtime.isDryRun()) {
@@ -47,6 +49,7 @@ export async function checkApprovals(
       const runs = await running();
       return runs && targetOf(runs);
     },
+    state,
   }).catch((error: unknown) => [unreadable(environment, error)]);
   return pardon(environment, problems);
 }

@@ -42,8 +42,11 @@ export async function preflight(
   if (problems.length > 0 || !("ok" in release)) throw new Refusal(problems.join("\n"));
   if (release.ok === undefined) return clearFoundation(config);
   const database = await planDatabase(config, release.ok, state);
-  const approvals = await checkApprovals(config, release.ok, database, loaded, () =>
-    lastRelease(state),
+  const approvals = await checkApprovals(
+    ...([config, release.ok, database, loaded] as const),
+    () => lastRelease(state),
+    async () =>
+      Object.entries(await state.resources()).map(([urn, { outputs }]) => ({ urn, outputs })),
   );
   if (approvals.problems.length > 0) throw new Refusal(formatProblems(approvals.problems));
   return { release: release.ok, database, breakGlass: approvals.breakGlass };

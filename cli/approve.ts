@@ -124,11 +124,11 @@ async function approvalsFor(context: Context, request: Request): Promise<() => P
   const { project, ledger, now } = context;
   const { environment } = request;
   const [facts, present] = await Promise.all([readFacts(context), project.config(environment)]);
-  const [last, { change }] = await Promise.all([
-    facts.lastDeployed(environment),
+  const [{ lastDeployed: last, proven }, { change }] = await Promise.all([
+    facts.of(environment),
     schemaFacts(context, environment, present, request),
   ]);
-  return () => approvalsOf(project, ledger, request, present, last, change, now());
+  return () => approvalsOf(project, ledger, request, present, last, proven, change, now());
 }
 
 /** Says what is still missing, here and to others. */

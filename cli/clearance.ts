@@ -1,3 +1,4 @@
+import { startProblems } from "../ledger/gate";
 import type { Request } from "../ledger/ledger";
 import { problemsOf, type Term } from "../release/gate";
 import {
@@ -8,6 +9,7 @@ import {
   type Operation,
 } from "../release/operations";
 import type { Problem } from "../release/problem";
+import { startsOf, type PreviewedOperation } from "../release/start";
 import { Locked } from "./alone";
 import type { Context } from "./context";
 import type { Facts } from "./facts";
@@ -22,14 +24,14 @@ export type Clearance =
 
 /**
  * Checks all that must hold before a request is deployed, and previews it once more: it must do no
- * more than was approved.
+ * more than was approved, and start from the state that it was approved for.
  */
 export async function clear(
   context: Context,
   request: Request,
   stackFile: string,
   facts: Facts,
-  preview: () => Promise<readonly Operation[] | Locked>,
+  preview: () => Promise<readonly PreviewedOperation[] | Locked>,
 ): Promise<Clearance | Locked> {
   const { environment } = request;
   const gate = await gateOf(context, request, stackFile, facts, { wait: true });
@@ -51,8 +53,23 @@ export async function clear(
   }
   if (others.some(({ state }) => state === "waits")) return { state: "waits", terms: others };
   const beyond = exceeds(parseOperations(request.operations), operations);
-  if (beyond.length === 0) return { state: "clear", gate, unattended };
-  return { state: "fails", problems: beyond.map((each) => beyondProblem(request, each)) };
+  const moved =
+    gate.approvals.policy.required > 0 ? await movedSince(context, request, operations) : [];
+  if (beyond.length + moved.length === 0) return { state: "clear", gate, unattended };
+  const problems = [...beyond.map((each) => beyondProblem(request, each)), ...moved];
+  return { state: "fails", problems };
+}
+
+/** What of the state is another one than a request was approved to start from. */
+async function movedSince(
+  { pulumi }: Context,
+  request: Request,
+  operations: readonly PreviewedOperation[],
+): Promise<Problem[]> {
+  const { environment, id, former } = request;
+  const state = await pulumi.resources(environment);
+  const present = startsOf(operations, state, { target: request, former }, [id, environment]);
+  return startProblems(request, state, present);
 }
 
 function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operation): Problem {

@@ -1,8 +1,8 @@
 import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
-import type { Operation } from "../release/operations";
 import { shortHash } from "../release/plan";
 import { refusalIn } from "../release/schema";
+import type { PreviewedOperation } from "../release/start";
 import { targetOf, type Target } from "../release/way-back";
 import { alone, Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
@@ -97,10 +97,10 @@ async function attempt(
     (error: unknown) => ({ error }),
   );
   const read = Promise.all([latestRequest(context, environment), readFacts(context)]);
-  const [request, facts] = await read.catch((error: unknown) => {
+  const [request, before] = await read.catch((error: unknown) => {
     throw unfetched === undefined ? error : unfetched.error;
   });
-  const proven = await facts.outcomesOf(environment);
+  const proven = await before.outcomesOf(environment);
   const outcomes = [...(await books.outcomes(environment)), ...proven];
   const last = outcomes.find((outcome) => outcome.request === request.id);
   const isNewest = last !== undefined && last === outcomes[0];
@@ -115,6 +115,9 @@ async function attempt(
   if (unfetched !== undefined) throw unfetched.error;
   await checkHere(context, request);
   await ledger.person();
+  // What was deployed without approval since the request has to be known to be told apart.
+  await recordUnapproved(context, environment, await pulumi.knownOutputs(environment));
+  const facts = await readFacts(context);
   if (isNewest) {
     if (last.result === "deployed") {
       print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);
@@ -170,7 +173,7 @@ async function previewAll(
   { project, pulumi, showProgress }: Context,
   environment: string,
   stackFile: string,
-): Promise<readonly Operation[] | Locked> {
+): Promise<readonly PreviewedOperation[] | Locked> {
   const preview = () =>
     showProgress(`${environment}: preview again`, async (show) => {
       // A run that still writes the state would be previewed half.

@@ -238,9 +238,9 @@ export async function gateOf(
   const { project, ledger } = context;
   const { environment, follows } = request;
   const config = project.parse(environment, stackFile);
-  const [plan, last] = await Promise.all([
+  const [plan, { lastDeployed: last, proven }] = await Promise.all([
     planTerm(project, ledger, request, stackFile),
-    facts.lastDeployed(environment),
+    facts.of(environment),
   ]);
   const leads =
     follows === undefined ? [] : [await leadTermOf(request, follows.environment, facts)];
@@ -258,7 +258,9 @@ export async function gateOf(
     schemaFacts(context, environment, config, request),
   ]);
   const [approvals, movement] = await Promise.all([
-    approvalsOf(project, ledger, request, config, last, schema.change, context.now()),
+    approvalsOf(
+      ...([project, ledger, request, config, last, proven, schema.change, context.now()] as const),
+    ),
     movementTerms(context, environment, config, request, facts),
   ]);
   // Before it is there, the registry has nothing to say.

@@ -8,12 +8,15 @@ import { z } from "zod";
 import { parseJson } from "../release/json";
 import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
+import type { PreviewedOperation, StateResource } from "../release/start";
 import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder, type RunResult } from "./run";
 import { abandonedObjects, parseState, pendingCreates, rootOf, type State } from "./state";
 import { isUnreadable, removeEmptyAttributes } from "./state-file";
 
+const Properties = z.record(z.string(), z.unknown());
 const StepState = z.object({
-  inputs: z.unknown().optional(),
+  inputs: Properties.nullish(),
+  outputs: Properties.nullish(),
   initErrors: z.array(z.string()).nullish(),
 });
 /**
@@ -30,7 +33,8 @@ const Step = z
     oldState: StepState.nullish(),
     newState: StepState.nullish(),
   })
-  .transform(({ op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState }) => {
+  .transform((step): PreviewedOperation => {
+    const { op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState } = step;
     const paths = Object.keys(detailedDiff ?? {});
     if (paths.length === 0) paths.push(...(diffReasons ?? []), ...(replaceReasons ?? []));
     // What did not get ready is updated without a word on what changes: it is awaited again.
@@ -38,7 +42,13 @@ const Step = z
     if (paths.length === 0 && waits && isDeepStrictEqual(oldState?.inputs, newState?.inputs)) {
       paths.push(NOT_READY);
     }
-    return { op, urn, ...(paths.length === 0 ? {} : { paths: [...new Set(paths)].sort() }) };
+    const { inputs, outputs } = newState ?? {};
+    return {
+      op,
+      urn,
+      ...(paths.length === 0 ? {} : { paths: [...new Set(paths)].sort() }),
+      ...(inputs ? { next: { inputs, outputs: outputs ?? {} } } : {}),
+    };
   });
 
 /** What `pulumi preview --json` prints. */
@@ -55,7 +65,7 @@ const Backend = z.object({ url: z.string().optional() });
 
 /** What a preview says. */
 export interface Preview {
-  readonly operations: readonly Operation[];
+  readonly operations: readonly PreviewedOperation[];
 }
 
 const Outputs = z.object({
@@ -183,9 +193,10 @@ const Recorded = z.object({
           urn: z.string(),
           type: z.string(),
           id: z.string().default(""),
-          inputs: z.record(z.string(), z.unknown()).default({}),
-          outputs: z.record(z.string(), z.unknown()).default({}),
+          inputs: Properties.default({}),
+          outputs: Properties.default({}),
           ignoreChanges: z.array(z.string()).default([]),
+          modified: z.string().optional(),
           /** What is only looked at, or about to be removed. */
           external: z.boolean().default(false),
           delete: z.boolean().default(false),
@@ -304,14 +315,20 @@ export class Pulumi {
 
   /** The objects that a stack's state says are in the cluster; none of a stack that does not exist. */
   async objects(stack: string): Promise<readonly RecordedObject[]> {
+    return (await this.recorded(stack)).filter(({ type }) => type.startsWith("kubernetes:"));
+  }
+
+  /** The resources of a stack's state, secrets encrypted; none of a stack that does not exist. */
+  async resources(stack: string): Promise<readonly StateResource[]> {
+    return this.recorded(stack);
+  }
+
+  private async recorded(stack: string) {
     const run = await this.start(["stack", "export", "--stack", stack]);
     if (run.failed && /no stack named/.test(run.stderr)) return [];
     if (run.failed) throw new Error(`${stack}: ${clean(run.stderr)}`);
     const { deployment } = Recorded.parse(JSON.parse(run.stdout));
-    return deployment.resources.filter(
-      (resource) =>
-        resource.type.startsWith("kubernetes:") && !resource.external && !resource.delete,
-    );
+    return deployment.resources.filter((resource) => !resource.external && !resource.delete);
   }
 
   /**

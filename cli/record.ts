@@ -168,16 +168,18 @@ async function deploymentOf(
   facts: Facts,
 ): Promise<FoundDeployment> {
   const { environment, commit } = request;
-  const [stackFile, there, last] = await Promise.all([
+  const [stackFile, there, { lastDeployed: last, proven }] = await Promise.all([
     project.read(environment),
     committed(project, ledger, environment, commit),
-    facts.lastDeployed(environment),
+    facts.of(environment),
   ]);
   const present = there?.config ?? project.parse(environment, stackFile);
   // As it was when the program let it through: words may expire.
   const at = update.startedAt;
   // What it did to the database is done; the program has asked for the approval which that needs.
-  const approvals = await approvalsOf(project, ledger, request, present, last, undefined, at);
+  const approvals = await approvalsOf(
+    ...([project, ledger, request, present, last, proven, undefined, at] as const),
+  );
   const words = approvals.terms.find(({ name }) => name === "approvals");
   const isApproved = words?.state === "passes";
   const outcomes = await facts.outcomesOf(environment);

@@ -1,6 +1,13 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { listOf, orderTerm, planTerm, type LastDeployed } from "../ledger/gate";
+import {
+  listOf,
+  orderTerm,
+  planTerm,
+  startProblems,
+  startTerm,
+  type LastDeployed,
+} from "../ledger/gate";
 import type { Request, Wish } from "../ledger/ledger";
 import type { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
@@ -17,6 +24,7 @@ import { formatParts, shortHash } from "../release/plan";
 import { formatProblem } from "../release/problem";
 import { describeScan } from "../release/scan";
 import { settingsDifference, type SettingsChange } from "../release/settings-difference";
+import { formatStart, startsOf, type StateResource } from "../release/start";
 import { targetOf, type Target } from "../release/way-back";
 import { commitsBetween } from "./commits";
 import {
@@ -127,6 +135,8 @@ interface Prepared {
   readonly former: string;
   readonly text: string;
   readonly preview: Preview;
+  /** The stack's resources before the preview. */
+  readonly state: readonly StateResource[];
   readonly running: StackOutputs;
 }
 
@@ -151,19 +161,24 @@ async function prepare(
     pulumi.outputs(environment),
   ]);
   await recordUnapproved(context, environment, running);
+  const state = await pulumi.resources(environment);
   const preview = await context.showProgress(`${environment}: preview ${tag}`, () =>
     pulumi.preview(environment, text),
   );
-  const wish = {
+  const [newest] = await (await readFacts(context)).outcomesOf(environment);
+  const releases = { target, former: running.release && targetOf(running.release) };
+  const { operations } = preview;
+  const wish: Wish = {
     environment,
     file: project.stackFile(environment),
-    target,
-    former: running.release && targetOf(running.release),
+    ...releases,
     plan: { hash, parts: formatParts(parts) },
     hotfix,
-    operations: formatOperations(preview.operations),
+    operations: formatOperations(operations),
+    after: newest?.ref,
+    starts: (id) => startsOf(operations, state, releases, [id, environment]).map(formatStart),
   };
-  return { environment, wish, former, text, preview, running };
+  return { environment, wish, former, text, preview, state, running };
 }
 
 /**
@@ -214,7 +229,7 @@ async function prepareFollowers(
  */
 async function isOpen(
   context: Context,
-  { environment, wish, text: stackFile }: Prepared,
+  { environment, wish, text: stackFile, preview, state }: Prepared,
 ): Promise<Request | undefined> {
   const { ledger, project, now } = context;
   const { plan, hotfix } = wish;
@@ -223,17 +238,21 @@ async function isOpen(
   const committed = await ledger.show("HEAD", project.stackFile(environment));
   const words = await ledger.words(latest);
   const facts = await readFacts(context);
-  const outcomes = await facts.outcomesOf(environment);
+  const { proven: outcomes, lastDeployed } = await facts.of(environment);
   const stands = await Promise.all([
     planTerm(project, ledger, latest, stackFile),
-    orderTerm(ledger, latest, await facts.lastDeployed(environment)),
+    orderTerm(ledger, latest, lastDeployed),
+    startTerm(latest, outcomes),
   ]);
+  const releases = { target: latest, former: latest.former };
+  const starts = startsOf(preview.operations, state, releases, [latest.id, environment]);
   const { approval } = project.parse(environment, stackFile);
   const lane = hotfix ? approval.hotfix : undefined;
   const over = latest.at.getTime() + (lane?.expiresAfter ?? Infinity) * 1000 <= now().getTime();
   const open =
     committed === stackFile &&
-    stands.every(({ state }) => state === "passes") &&
+    stands.every((term) => term.state === "passes") &&
+    startProblems(latest, state, starts).length === 0 &&
     !over &&
     !words.some(({ kind }) => kind === "reject") &&
     !outcomes.some(({ request: id, result }) => id === latest.id && result === "deployed");

@@ -17,9 +17,9 @@ export async function startRun(context: Context, request: Request, facts: Facts)
   const { environment } = request;
   const config = await project.config(environment);
   const [approvals, movement] = await Promise.all([
-    facts.lastDeployed(environment).then((last) =>
+    facts.of(environment).then(({ lastDeployed: last, proven }) =>
       // The program, which asks the registry, knows what it does to the database.
-      approvalsOf(project, ledger, request, config, last, undefined, context.now()),
+      approvalsOf(project, ledger, request, config, last, proven, undefined, context.now()),
     ),
     movementTerms(context, environment, config, request, facts),
   ]);

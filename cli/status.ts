@@ -172,12 +172,12 @@ async function termsOf(
       next === undefined ? [] : movementTerms(context, environment, config, next, facts),
       request === undefined
         ? []
-        : Promise.all([
-            facts.lastDeployed(environment),
-            schemaFacts(context, environment, config, request),
-          ])
-            .then(([last, { change }]) =>
-              approvalsOf(project, ledger, request, config, last, change, context.now()),
+        : Promise.all([facts.of(environment), schemaFacts(context, environment, config, request)])
+            .then(([{ lastDeployed, proven }, { change }]) =>
+              approvalsOf(
+                ...([project, ledger, request, config] as const),
+                ...([lastDeployed, proven, change, context.now()] as const),
+              ),
             )
             .then(({ terms }) => terms),
     ]);

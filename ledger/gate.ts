@@ -10,8 +10,20 @@ import {
   type PlanPart,
 } from "../release/plan";
 import type { SchemaChange } from "../release/schema";
+import { parseOperations } from "../release/operations";
+import type { Problem } from "../release/problem";
+import {
+  describeProperty,
+  movedProperties,
+  parseStarts,
+  unapprovedStarts,
+  type MovedProperty,
+  type Start,
+  type StateResource,
+} from "../release/start";
 import { settingsDifference } from "../release/settings-difference";
 import type { Target } from "../release/way-back";
+import { timeOf } from "./entries";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
 import { uncovered, UncoveredProgram } from "./program-files";
 import type { Project } from "./project";
@@ -80,6 +92,7 @@ export interface Approvals {
  * Whether people have approved a request, by the policy that was deployed last and by each policy
  * since: a change that lowers the bar does not lower it for its own deployment, and a change that
  * raises it counts at once.
+ * @param proven the outcomes of the environment that count
  * @param change what it does to the environment's database
  */
 export async function approvalsOf(
@@ -88,6 +101,7 @@ export async function approvalsOf(
   request: Request,
   present: StackConfig,
   last: LastDeployed | undefined,
+  proven: readonly LedgerOutcome[],
   change: SchemaChange | undefined,
   now: Date,
 ): Promise<Approvals> {
@@ -99,7 +113,8 @@ export async function approvalsOf(
   const signers = signersOf(counting);
   const words = await ledger.words(request, signers && { signers, at: now });
   const judged = judge({ request, present, counting, last, words, change, now });
-  return { ...judged, terms: [...judged.terms, order] };
+  const start = judged.policy.required > 0 ? [startTerm(request, proven)] : [];
+  return { ...judged, terms: [...judged.terms, order, ...start] };
 }
 
 /** The texts of allowed signers by each of which a word must be signed; undefined where none must be. */
@@ -271,6 +286,84 @@ export async function orderTerm(
     return fails(name, says, { ...problem, value: says, expected, fix });
   }
   return passes(name, `made after ${outcome.tag} was deployed`);
+}
+
+/**
+ * Whether nothing was recorded of an environment since a request was made, but what the request itself
+ * has done. What changes the environment meanwhile, by another request or by hand, changes what people
+ * have approved.
+ * @param proven the outcomes of the environment that count
+ */
+export function startTerm(
+  { environment, id, after }: Pick<Request, "environment" | "id" | "after">,
+  proven: readonly LedgerOutcome[],
+): Term {
+  const name = "start";
+  const fix = `Ask anew with \`baton request ${environment}\``;
+  const problem = { where: environment, property: "the request", fix };
+  if (after === undefined) {
+    const says = "made without the state that it starts from";
+    const expected = "a request that binds it, as this version makes it";
+    return fails(name, says, { ...problem, value: says, expected });
+  }
+  const since = timeOf(after.split("/").at(-1) ?? "")?.getTime() ?? -Infinity;
+  const other = proven.find(({ at, request }) => at.getTime() > since && request !== id);
+  if (other === undefined) return passes(name, "nothing was deployed or rolled back since");
+  const says = `made before ${other.tag} ${SINCE[other.result]} (${other.ref})`;
+  const expected = "one that was made after it";
+  return fails(name, says, { ...problem, value: says, expected });
+}
+
+/** How an outcome is told that came between a request and its deployment. */
+const SINCE: Readonly<Record<LedgerOutcome["result"], string>> = {
+  deployed: "was deployed",
+  "went-back": "failed",
+  failed: "failed",
+  "rolled-back": "was rolled back to",
+  unapproved: "was deployed without approval",
+};
+
+/**
+ * What of a request's environment is another state than the request started from. Where people's words
+ * are asked, they are on both: what is changed, and from where.
+ * @param state the stack's resources
+ * @param present what the operations of a later preview start from; none where there is no preview
+ */
+export function startProblems(
+  { environment, id, operations, starts }: Request,
+  state: readonly StateResource[],
+  present: readonly Start[] = [],
+): Problem[] {
+  const approved = parseStarts(starts);
+  const salt = [id, environment] as const;
+  const moved = [
+    ...movedProperties(approved, state, salt, parseOperations(operations)),
+    ...unapprovedStarts(approved, present, state, salt),
+  ];
+  const byProperty = new Map(moved.map((property) => [describeProperty(property), property]));
+  const problems = [...byProperty].map(([property, { path, value }]) => ({
+    where: environment,
+    property,
+    value: path === "" ? "gone" : told(value),
+    expected: "what it was when this was asked for",
+    fix: `Look at what has changed it, and ask anew with \`baton request ${environment}\``,
+  }));
+  const [shown, others] = [problems.slice(0, MOST), problems.length - MOST];
+  const [first] = shown;
+  if (first === undefined || others <= 0) return shown;
+  return [...shown, { ...first, property: `${others} more`, value: "others, too" }];
+}
+
+/** How many properties are named that are others than a request started from. */
+const MOST = 10;
+const LONGEST = 80;
+
+/** A value for people; of a secret there is none. */
+function told(value: MovedProperty["value"]): string {
+  if (value === undefined) return "another one now, or not set";
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const short = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return `${short === "" ? "empty" : short} now`;
 }
 
 /** What a request's commit holds of its plan. All else is what runs here. */

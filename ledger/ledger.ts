@@ -44,6 +44,13 @@ export interface Request {
   readonly requesters: readonly string[];
   /** The previewed operations, a line each. */
   readonly operations: readonly string[];
+  /**
+   * The newest outcome of the environment before it, or `none`; undefined where a former version made
+   * it, which has not recorded from which state it starts.
+   */
+  readonly after: string | undefined;
+  /** The hashes of the values that it starts from, a line each. */
+  readonly starts: readonly string[];
   readonly notes: string;
   /** The release that ran when it was asked for, where there was one. */
   readonly former: Target | undefined;
@@ -66,6 +73,10 @@ export interface Wish {
   readonly hotfix: boolean;
   /** The previewed operations, a line each. */
   readonly operations: readonly string[];
+  /** The newest outcome that counts there, if there is one. */
+  readonly after?: string | undefined;
+  /** The hashes of the values that the operations start from, a line each, by the request's id. */
+  readonly starts?: (id: string) => readonly string[];
 }
 
 export interface LedgerOutcome extends Outcome {
@@ -122,6 +133,8 @@ const REQUEST = "Baton-Request";
 const WAY_BACK = "Baton-Rollback";
 const OPERATION = "Baton-Operation";
 const OPERATIONS = new RegExp(`^${OPERATION}: (.*)$`, "gm");
+const START = "Baton-Start";
+const STARTS = new RegExp(`^${START}: (.*)$`, "gm");
 const RESULTS: readonly string[] = [
   "deployed",
   "went-back",
@@ -375,6 +388,8 @@ export class Ledger {
         hotfix: trailers["Baton-Hotfix"] !== undefined,
         requesters: [...new Set([author, committer])],
         operations: [...own.text.matchAll(OPERATIONS)].map(([, line = ""]) => line),
+        after: trailers["Baton-After"],
+        starts: [...own.text.matchAll(STARTS)].map(([, line = ""]) => line),
         notes: notesOf(message),
         follows:
           led === environment
@@ -880,8 +895,9 @@ export class Ledger {
 
 /** What people approve of a request, beside what its plan is of. */
 function saidBy(request: Request) {
-  const { id, plan, parts, tag, digest, version, hotfix, operations, follows } = request;
-  return { id, plan, parts, tag, digest, version, hotfix, operations, follows };
+  const { id, plan, parts, tag, digest, version, hotfix, follows } = request;
+  const { operations, after, starts } = request;
+  return { id, plan, parts, tag, digest, version, hotfix, follows, operations, after, starts };
 }
 
 /** What people approve where they approve a request: the whole commit, by its first plan. */
@@ -900,7 +916,7 @@ function isWordOn({ ref, commit, message }: Entry, request: Request, plan: strin
 
 /** What the message of a request says of one environment, after a line of its own. */
 function formatWish(project: string, wish: Wish, id: string): string {
-  const { environment, target, former, plan, hotfix, operations } = wish;
+  const { environment, target, former, plan, hotfix, operations, after = "none", starts } = wish;
   const trailers = formatTrailers({
     [REQUEST]: environment,
     [PROJECT]: project,
@@ -912,8 +928,13 @@ function formatWish(project: string, wish: Wish, id: string): string {
     "Baton-Hotfix": hotfix ? "yes" : undefined,
     "Baton-Plan": plan.hash,
     "Baton-Parts": plan.parts,
+    "Baton-After": after,
   });
-  return trailers + operations.map((line) => `${OPERATION}: ${line}\n`).join("");
+  const lines = [
+    ...operations.map((line) => `${OPERATION}: ${line}\n`),
+    ...(starts?.(id) ?? []).map((line) => `${START}: ${line}\n`),
+  ];
+  return trailers + lines.join("");
 }
 
 /** The paragraphs of a request's message that are about one environment each, in their order. */

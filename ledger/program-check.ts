@@ -6,7 +6,8 @@ import type { Problem } from "../release/problem";
 import type { SchemaChange } from "../release/schema";
 import type { Target } from "../release/way-back";
 import { runProblems } from "./caller";
-import { approvalsOf, committed, isKnownWayBack, planTerm } from "./gate";
+import type { StateResource } from "../release/start";
+import { approvalsOf, committed, isKnownWayBack, planTerm, startProblems } from "./gate";
 import { Ledger } from "./ledger";
 import type { LoadedFiles } from "./loaded-files";
 import { NO_OUTCOMES, readOutcomes } from "./outcomes";
@@ -29,6 +30,8 @@ export interface Deployment {
   readonly now: Date;
   /** The release that runs by the stack's own state. */
   readonly running: () => Promise<Target | undefined>;
+  /** The resources in the stack's own state; none unless given. */
+  readonly state?: () => Promise<readonly StateResource[]>;
 }
 
 /**
@@ -37,6 +40,7 @@ export interface Deployment {
  */
 export async function unapproved(deployment: Deployment): Promise<readonly Problem[]> {
   const { folder, environment, given, digest, change, now, running } = deployment;
+  const { state = () => Promise.resolve([]) } = deployment;
   const project = await Project.open(folder);
   const present = project.parseGiven(environment, given);
   const ledger = new Ledger(project);
@@ -113,10 +117,12 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
-  const approvals = await approvalsOf(project, ledger, request, config, last, change, now);
+  const approvals = await approvalsOf(
+    ...([project, ledger, request, config, last, proven, change, now] as const),
+  );
   const terms = approvals.terms.filter(({ name }) => name !== "approvals" || !approvals.unattended);
   const plans = await planTerm(project, ledger, request, stackFile);
-  return [...beside, ...problemsOf([plans, ...terms])];
+  return [...beside, ...problemsOf([plans, ...terms]), ...startProblems(request, await state())];
 }
 
 /** Problems of a program that runs other files than were hashed. */

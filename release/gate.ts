@@ -27,7 +27,8 @@ export interface Term {
     | "hold"
     | "line"
     | "expiry"
-    | "order";
+    | "order"
+    | "start";
   /** `waits` for time to pass, or for people's words; `fails` until somebody changes something. */
   readonly state: "passes" | "fails" | "waits";
   /** One short sentence without its full stop. */

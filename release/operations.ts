@@ -27,7 +27,7 @@ export const NOT_READY = "#initerror";
 /** The strongest first. What a replacement consists of is counted as one. */
 const ORDER = ["delete", "replace", "import", "discard", "update", "create"];
 /** What changes no resource. */
-const HARMLESS = [
+export const HARMLESS = [
   ...["same", "read", "refresh", "diff", "discard"],
   ...["read-replacement", "discard-replaced", "extend-parameterize"],
 ];
@@ -115,14 +115,14 @@ export function parseOperations(lines: readonly string[]): Operation[] {
 }
 
 /** Without anything that ends a line, a word or a path. */
-function escape(text: string): string {
+export function escape(text: string): string {
   return text.replace(/[\s,%\p{Cc}]/gu, (character) =>
     // `,` is a word to encodeURIComponent, too.
     character === "," ? "%2C" : encodeURIComponent(character),
   );
 }
 
-function unescape(text: string): string {
+export function unescape(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {

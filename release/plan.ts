@@ -74,7 +74,7 @@ export function parseParts(line: string): Plan["parts"] {
 }
 
 /** JSON that does not depend on the order in which a file has its keys. */
-function canonical(value: unknown): string {
+export function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (!isTree(value)) return JSON.stringify(value ?? null);
   const keys = Object.keys(value).filter((key) => value[key] !== undefined);
