@@ -31,10 +31,9 @@ export async function check(context: Context, environment: string): Promise<Repo
     print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);
     return { outcome: "done", ...summaryOf(request), ref: last.ref };
   }
-  const clearance = await clear(context, request, stackFile, facts, async () => {
-    const preview = () => pulumi.preview(environment, stackFile);
-    return (await showProgress(`${environment}: preview`, preview)).operations;
-  });
+  const clearance = await clear(context, request, stackFile, facts, () =>
+    showProgress(`${environment}: preview`, () => pulumi.preview(environment, stackFile)),
+  );
   if (clearance instanceof Locked) throw new Error(`${environment}: a preview locks nothing`);
   switch (clearance.state) {
     case "clear":

@@ -9,11 +9,12 @@ import {
   type Operation,
 } from "../release/operations";
 import type { Problem } from "../release/problem";
-import { startsOf, type PreviewedOperation } from "../release/start";
+import { startsOf } from "../release/start";
 import { Locked } from "./alone";
 import type { Context } from "./context";
 import type { Facts } from "./facts";
 import { gateOf, type Gate } from "./gate";
+import type { Preview } from "./pulumi";
 
 /** Whether a request may be deployed now. */
 export type Clearance =
@@ -31,7 +32,7 @@ export async function clear(
   request: Request,
   stackFile: string,
   facts: Facts,
-  preview: () => Promise<readonly PreviewedOperation[] | Locked>,
+  preview: () => Promise<Preview | Locked>,
 ): Promise<Clearance | Locked> {
   const { environment } = request;
   const gate = await gateOf(context, request, stackFile, facts, { wait: true });
@@ -42,8 +43,9 @@ export async function clear(
   }
   const unattended = approvals?.state === "waits";
   if (unattended && !gate.approvals.unattended) return { state: "waits", terms: gate.terms };
-  const operations = await preview();
-  if (operations instanceof Locked) return operations;
+  const previewed = await preview();
+  if (previewed instanceof Locked) return previewed;
+  const { operations } = previewed;
   const extraordinary = unattended ? notRoutine(operations) : [];
   if (extraordinary.length > 0) {
     for (const { op, urn } of extraordinary) {
@@ -54,7 +56,7 @@ export async function clear(
   if (others.some(({ state }) => state === "waits")) return { state: "waits", terms: others };
   const beyond = exceeds(parseOperations(request.operations), operations);
   const moved =
-    gate.approvals.policy.required > 0 ? await movedSince(context, request, operations) : [];
+    gate.approvals.policy.required > 0 ? await movedSince(context, request, previewed) : [];
   if (beyond.length + moved.length === 0) return { state: "clear", gate, unattended };
   const problems = [...beyond.map((each) => beyondProblem(request, each)), ...moved];
   return { state: "fails", problems };
@@ -64,11 +66,11 @@ export async function clear(
 async function movedSince(
   { pulumi }: Context,
   request: Request,
-  operations: readonly PreviewedOperation[],
+  preview: Preview,
 ): Promise<Problem[]> {
   const { environment, id, former } = request;
   const state = await pulumi.resources(environment);
-  const present = startsOf(operations, state, { target: request, former }, [id, environment]);
+  const present = startsOf(preview, state, { target: request, former }, [id, environment]);
   return startProblems(request, state, present);
 }
 

@@ -2,7 +2,6 @@ import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
 import { shortHash } from "../release/plan";
 import { refusalIn } from "../release/schema";
-import type { PreviewedOperation } from "../release/start";
 import { targetOf, type Target } from "../release/way-back";
 import { alone, Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
@@ -20,7 +19,7 @@ import {
 import { readFacts } from "./facts";
 import { withFollowers } from "./followers";
 import { firstReason, goBack, heldEverywhere } from "./go-back";
-import type { UpResult } from "./pulumi";
+import type { Preview, UpResult } from "./pulumi";
 import { summaryOf, waiting } from "./requested";
 import { startRun } from "./start";
 import { agrees, needTerminal } from "./terminal";
@@ -173,15 +172,15 @@ async function previewAll(
   { project, pulumi, showProgress }: Context,
   environment: string,
   stackFile: string,
-): Promise<readonly PreviewedOperation[] | Locked> {
+): Promise<Preview | Locked> {
   const preview = () =>
     showProgress(`${environment}: preview again`, async (show) => {
       // A run that still writes the state would be previewed half.
       await pulumi.awaitOrphans(environment, show);
       return pulumi.preview(environment, stackFile);
     });
-  const [{ operations }, pending] = await Promise.all([preview(), pulumi.hasPending(environment)]);
-  if (!pending) return operations;
+  const [previewed, pending] = await Promise.all([preview(), pulumi.hasPending(environment)]);
+  if (!pending) return previewed;
   const { clusterOf } = await import("./cluster");
   const cluster = clusterOf(environment, project.parse(environment, stackFile));
   const title = `${environment}: settle what a killed run has left`;
@@ -189,7 +188,7 @@ async function previewAll(
     pulumi.settle(environment, stackFile, (one) => cluster.remove(one, project.name), show),
   );
   if (lockedBy.length > 0) return new Locked(stackFile, lockedBy);
-  return (await preview()).operations;
+  return preview();
 }
 
 /** What ran before; where the request runs already, what had run before it. */

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { parseJson } from "../release/json";
 import type { Tree } from "../release/merge";
 import { NOT_READY, type Operation } from "../release/operations";
-import type { PreviewedOperation, StateResource } from "../release/start";
+import type { NextResource, StateResource } from "../release/start";
 import { ALWAYS, locksOf, NOT_INSTALLED, Runs, type Holder, type RunResult } from "./run";
 import { abandonedObjects, parseState, pendingCreates, rootOf, type State } from "./state";
 import { isUnreadable, removeEmptyAttributes } from "./state-file";
@@ -23,41 +23,47 @@ const StepState = z.object({
  * A step of `pulumi preview --json`
  * (https://github.com/pulumi/pulumi/blob/master/pkg/display/json.go).
  */
-const Step = z
-  .object({
-    op: z.string(),
-    urn: z.string(),
-    detailedDiff: z.record(z.string(), z.unknown()).nullish(),
-    diffReasons: z.array(z.string()).nullish(),
-    replaceReasons: z.array(z.string()).nullish(),
-    oldState: StepState.nullish(),
-    newState: StepState.nullish(),
-  })
-  .transform((step): PreviewedOperation => {
-    const { op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState } = step;
-    const paths = Object.keys(detailedDiff ?? {});
-    if (paths.length === 0) paths.push(...(diffReasons ?? []), ...(replaceReasons ?? []));
-    // What did not get ready is updated without a word on what changes: it is awaited again.
-    const waits = (oldState?.initErrors ?? []).length > 0;
-    if (paths.length === 0 && waits && isDeepStrictEqual(oldState?.inputs, newState?.inputs)) {
-      paths.push(NOT_READY);
-    }
-    const { inputs, outputs } = newState ?? {};
-    return {
-      op,
-      urn,
-      ...(paths.length === 0 ? {} : { paths: [...new Set(paths)].sort() }),
-      ...(inputs ? { next: { inputs, outputs: outputs ?? {} } } : {}),
-    };
-  });
-
-/** What `pulumi preview --json` prints. */
-export const PreviewOutput = z.object({
-  steps: z.array(Step).default([]),
-  diagnostics: z
-    .array(z.object({ severity: z.string(), message: z.string(), urn: z.string().default("") }))
-    .default([]),
+const Step = z.object({
+  op: z.string(),
+  urn: z.string(),
+  detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+  diffReasons: z.array(z.string()).nullish(),
+  replaceReasons: z.array(z.string()).nullish(),
+  oldState: StepState.nullish(),
+  newState: StepState.nullish(),
 });
+
+/** What `pulumi preview --json` prints; values are apart from the operations, which are shown. */
+export const PreviewOutput = z
+  .object({
+    steps: z.array(Step).default([]),
+    diagnostics: z
+      .array(z.object({ severity: z.string(), message: z.string(), urn: z.string().default("") }))
+      .default([]),
+  })
+  .transform(({ steps, diagnostics }) => ({
+    steps: steps.map(operationOf),
+    next: new Map(steps.flatMap(nextOf)),
+    diagnostics,
+  }));
+
+function operationOf(step: z.infer<typeof Step>): Operation {
+  const { op, urn, detailedDiff, diffReasons, replaceReasons, oldState, newState } = step;
+  const paths = Object.keys(detailedDiff ?? {});
+  if (paths.length === 0) paths.push(...(diffReasons ?? []), ...(replaceReasons ?? []));
+  // What did not get ready is updated without a word on what changes: it is awaited again.
+  const waits = (oldState?.initErrors ?? []).length > 0;
+  if (paths.length === 0 && waits && isDeepStrictEqual(oldState?.inputs, newState?.inputs)) {
+    paths.push(NOT_READY);
+  }
+  return { op, urn, ...(paths.length === 0 ? {} : { paths: [...new Set(paths)].sort() }) };
+}
+
+function nextOf({ urn, newState }: z.infer<typeof Step>): [string, NextResource][] {
+  const { inputs, outputs } = newState ?? {};
+  return inputs ? [[urn, { inputs, outputs: outputs ?? {} }]] : [];
+}
+
 type Diagnostic = z.infer<typeof PreviewOutput>["diagnostics"][number];
 
 /** The output of `pulumi whoami --json`. */
@@ -65,7 +71,9 @@ const Backend = z.object({ url: z.string().optional() });
 
 /** What a preview says. */
 export interface Preview {
-  readonly operations: readonly PreviewedOperation[];
+  readonly operations: readonly Operation[];
+  /** The resources as they would be, by URN. Not shown: values are in them. */
+  readonly next: ReadonlyMap<string, NextResource>;
 }
 
 const Outputs = z.object({
@@ -297,7 +305,8 @@ export class Pulumi {
   ): Promise<Preview> {
     return withFile(stack, stackFile, async (path) => {
       const args = ["preview", "--json", "--stack", stack, "--config-file", path];
-      return { operations: (await this.parsed(args, env)).steps };
+      const { steps: operations, next } = await this.parsed(args, env);
+      return { operations, next };
     });
   }
 

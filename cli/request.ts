@@ -167,16 +167,15 @@ async function prepare(
   );
   const [newest] = await (await readFacts(context)).outcomesOf(environment);
   const releases = { target, former: running.release && targetOf(running.release) };
-  const { operations } = preview;
   const wish: Wish = {
     environment,
     file: project.stackFile(environment),
     ...releases,
     plan: { hash, parts: formatParts(parts) },
     hotfix,
-    operations: formatOperations(operations),
+    operations: formatOperations(preview.operations),
     after: newest?.ref,
-    starts: (id) => startsOf(operations, state, releases, [id, environment]).map(formatStart),
+    starts: (id) => startsOf(preview, state, releases, [id, environment]).map(formatStart),
   };
   return { environment, wish, former, text, preview, state, running };
 }
@@ -245,7 +244,7 @@ async function isOpen(
     startTerm(latest, outcomes),
   ]);
   const releases = { target: latest, former: latest.former };
-  const starts = startsOf(preview.operations, state, releases, [latest.id, environment]);
+  const starts = startsOf(preview, state, releases, [latest.id, environment]);
   const { approval } = project.parse(environment, stackFile);
   const lane = hotfix ? approval.hotfix : undefined;
   const over = latest.at.getTime() + (lane?.expiresAfter ?? Infinity) * 1000 <= now().getTime();

@@ -18,9 +18,17 @@ export interface StateResource {
   readonly modified?: string | undefined;
 }
 
-/** A step of a preview, and the resource as it would be. */
-export interface PreviewedOperation extends Operation {
-  readonly next?: { readonly inputs: Tree; readonly outputs: Tree } | undefined;
+/** A resource as a preview says that it would be. */
+export interface NextResource {
+  readonly inputs: Tree;
+  readonly outputs: Tree;
+}
+
+/** What a preview says. */
+export interface PreviewedChanges {
+  readonly operations: readonly Operation[];
+  /** By URN. */
+  readonly next: ReadonlyMap<string, NextResource>;
 }
 
 /** The values that one operation of a request starts from. */
@@ -79,13 +87,13 @@ const MOST = 20;
 
 /**
  * The values that a preview's operations start from.
- * @param operations steps of a preview
+ * @param preview operations, and what they make of their resources
  * @param state the stack's state
  * @param target the release that is asked for
  * @param former the release that it succeeds, where there is one
  */
 export function startsOf(
-  operations: readonly PreviewedOperation[],
+  { operations, next: resources }: PreviewedChanges,
   state: readonly StateResource[],
   { target, former }: { readonly target: Target; readonly former?: Target | undefined },
   salt: Salt,
@@ -93,14 +101,14 @@ export function startsOf(
   const byResource = new StateByResource(state);
   const generated = generatedNames([
     ...state.map(({ outputs }) => outputs),
-    ...operations.flatMap(({ next }) => (next === undefined ? [] : [next.inputs])),
+    ...[...resources.values()].map(({ inputs }) => inputs),
   ]);
   const isGenerated = (value: unknown) =>
     leavesOf(value).some(({ leaf }) => includesAny(leaf, generated));
   return [...stepsByUrn(operations)].flatMap(([urn, steps]): Start[] => {
     const { types, name } = parseUrn(urn);
     if (NOT_BOUND.test(types)) return [];
-    const next = steps.find((step) => step.next !== undefined)?.next;
+    const next = resources.get(urn);
     const own = byResource.find(types, name);
     const counterpart = former && counterpartOf(name, target, former);
     const of = own === undefined ? counterpart : name;
@@ -262,10 +270,8 @@ class StateByResource {
 }
 
 /** The steps that change a resource, or make it anew. A deletion is bound by its name. */
-function stepsByUrn(
-  operations: readonly PreviewedOperation[],
-): ReadonlyMap<string, readonly PreviewedOperation[]> {
-  const steps = new Map<string, PreviewedOperation[]>();
+function stepsByUrn(operations: readonly Operation[]): ReadonlyMap<string, readonly Operation[]> {
+  const steps = new Map<string, Operation[]>();
   for (const operation of operations) {
     const { op, urn } = operation;
     if (HARMLESS.includes(op) || op.startsWith("delete") || op.startsWith("remove")) continue;
@@ -305,7 +311,7 @@ function textOf(value: unknown): string {
 
 /** The properties that steps change: as the preview says, or as the inputs differ. */
 function changedPaths(
-  steps: readonly PreviewedOperation[],
+  steps: readonly Operation[],
   { urn, inputs }: StateResource,
   next: Tree | undefined,
 ): string[] {
@@ -362,7 +368,7 @@ function startValue(
   return isCipher ? { value, isSecret: true } : undefined;
 }
 
-function nextValue(next: PreviewedOperation["next"], path: string): unknown {
+function nextValue(next: NextResource | undefined, path: string): unknown {
   return valueAt(next?.outputs ?? {}, path) ?? valueAt(next?.inputs ?? {}, path);
 }
 

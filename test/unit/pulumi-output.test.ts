@@ -107,6 +107,7 @@ describe("what Pulumi's preview prints", () => {
   });
 
   it("may say nothing", () => {
-    assert.deepEqual(PreviewOutput.parse({}), { steps: [], diagnostics: [] });
+    const nothing = { steps: [], next: new Map(), diagnostics: [] };
+    assert.deepEqual(PreviewOutput.parse({}), nothing);
   });
 });
