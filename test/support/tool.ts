@@ -21,7 +21,8 @@ import { RegistryServer } from "./registry";
 /**
  * Stands in for Pulumi's CLI: keeps each stack's outputs in a file, deploys whatever the config
  * file asks for, and fails where a file says so. Its lock is that of Pulumi's files: two that come
- * at once refuse each other, and one that is killed leaves it behind, with what it had begun. It reads
+ * at once refuse each other, and one that is killed leaves it behind, with what it had begun. A preview
+ * has the steps of a file, and a state the resources of another one, where a test gives them. It reads
  * no state beside an empty `.attrs` file; with a file `being-written`, that is written the next moment.
  */
 const FAKE_PULUMI = String.raw`#!/bin/sh
@@ -52,7 +53,9 @@ if [ $command = cancel ]; then
 fi
 if [ $command = stack ] && [ $what = export ]; then
   [ -f $stack.pending ] && pending=$(cat $stack.pending)
-  echo '{"deployment":{"pending_operations":['"$pending"']}}'
+  resources=[]
+  [ ! -f $stack.resources ] || resources=$(cat $stack.resources)
+  echo '{"deployment":{"resources":'"$resources"',"pending_operations":['"$pending"']}}'
   exit
 fi
 if [ $command = stack ] && [ $what = history ]; then
@@ -96,6 +99,10 @@ if [ $command = preview ]; then
   if [ -n "$fails" ]; then
     echo '{"steps":[],"diagnostics":[{"severity":"error","message":"<{%reset%}>'"$fails"'<{%reset%}>"}]}'
     exit 255
+  fi
+  if [ -f $stack.steps ]; then
+    echo '{"steps":'"$(cat $stack.steps)"',"diagnostics":[]}'
+    exit
   fi
   echo '{"steps":[{"op":"update","urn":"urn:pulumi:'$stack'::baton::a:b:C$kubernetes:apps/v1:Deployment::web"}],"diagnostics":[]}'
   exit
@@ -313,6 +320,12 @@ config:
     const path = `.pulumi/${file}`;
     if (content === undefined) rmSync(join(this.folder, path), { force: true });
     else this.write(path, content);
+  }
+
+  /** The resources of a stack's state from now on, and the steps of its previews. */
+  hasState(stack: string, resources: readonly object[], steps: readonly object[]): void {
+    this.pulumi(`${stack}.resources`, JSON.stringify(resources));
+    this.pulumi(`${stack}.steps`, JSON.stringify(steps));
   }
 
   hasDeployed(stack: string, imageTag: string, earnedTag: string): void {
