@@ -11,8 +11,8 @@ import {
 import type { Problem } from "../release/problem";
 import { startsOf } from "../release/start";
 import { Locked } from "./alone";
-import type { Context } from "./context";
-import type { Facts } from "./facts";
+import { fetchOrRefuse, latestRequest, type Context } from "./context";
+import { readFacts, type Facts } from "./facts";
 import { gateOf, type Gate } from "./gate";
 import type { Preview } from "./pulumi";
 
@@ -72,6 +72,54 @@ async function movedSince(
   const state = await pulumi.resources(environment);
   const present = startsOf(preview, state, { target: request, former }, [id, environment]);
   return startProblems(request, state, present);
+}
+
+/**
+ * Checks anew, right before anything is changed, all that others may have said or moved since: words,
+ * holds, stops, windows, tags, files.
+ * @param outcome the environment's newest one, but for unapproved ones, when the request was cleared
+ * @param unattended whether the request was cleared without the words that it needs else
+ * @returns nothing where the request may go on.
+ */
+export async function clearAgain(
+  context: Context,
+  request: Request,
+  stackFile: string,
+  { outcome, unattended }: { readonly outcome: string | undefined; readonly unattended: boolean },
+): Promise<Exclude<Clearance, { state: "clear" }> | undefined> {
+  const { environment } = request;
+  await fetchOrRefuse(context);
+  const latest = await latestRequest(context, environment);
+  const facts = await readFacts(context);
+  const outcomes = await facts.outcomesOf(environment);
+  // That something else was deployed past the approvals is recorded by this very command.
+  const newest = outcomes.find(({ result }) => result !== "unapproved");
+  const meanwhile =
+    latest.id !== request.id || latest.commit !== request.commit
+      ? `another since then, of ${latest.requesters[0] ?? ""} for ${latest.tag}`
+      : newest?.ref === outcome
+        ? undefined
+        : `followed by ${newest?.ref ?? "nothing"} since then`;
+  if (meanwhile !== undefined) {
+    const problem = {
+      where: environment,
+      property: "the request",
+      value: meanwhile,
+      expected: "the one that was checked and previewed",
+      fix: "Look at `baton status`, and run the same command again",
+    };
+    return { state: "fails", problems: [problem] };
+  }
+  const gate = await gateOf(context, request, stackFile, facts);
+  const isStillUnattended = unattended && gate.approvals.unattended;
+  const open = gate.terms.filter(
+    ({ name, state }) =>
+      state !== "passes" && !(name === "approvals" && state === "waits" && isStillUnattended),
+  );
+  if (open.length === 0) return undefined;
+  return open.some(({ state }) => state === "fails")
+    ? { state: "fails", problems: problemsOf(open) }
+    : { state: "waits", terms: open };
 }
 
 function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operation): Problem {

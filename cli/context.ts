@@ -9,6 +9,7 @@ import { showProgress } from "./progress";
 import { Pulumi } from "./pulumi";
 import { Runs } from "./run";
 import type { Slack } from "./slack";
+import { printable } from "./text";
 
 /** How a command ended, and its exit code. */
 export const EXIT_CODES = {
@@ -40,8 +41,10 @@ export interface Context {
   readonly ledger: Ledger;
   /** All of the ledger, and besides, that a way back must not wait for. */
   readonly books: Bookkeeping;
-  /** Prints for people; never fails. */
+  /** Prints for people, as `printable` leaves it; never fails. */
   readonly print: (text: string) => void;
+  /** Whether nothing is printed for people. */
+  readonly isQuiet: boolean;
   /** What people should know once the command has ended. */
   readonly notes: string[];
   readonly now: () => Date;
@@ -59,13 +62,19 @@ type LineAnnouncement = Extract<Announcement, { kind: "stopped" | "resumed" }>;
 
 export interface Surroundings {
   readonly print: Context["print"];
+  readonly isQuiet?: Context["isQuiet"];
   readonly showProgress?: Context["showProgress"];
   readonly now?: Context["now"];
 }
 
 export async function openContext(
   folder: string,
-  { print, showProgress: show = showProgress, now = () => new Date() }: Surroundings,
+  {
+    print,
+    isQuiet = false,
+    showProgress: show = showProgress,
+    now = () => new Date(),
+  }: Surroundings,
 ): Promise<Context> {
   const project = await Project.open(folder);
   const ledger = new Ledger(project);
@@ -81,11 +90,12 @@ export async function openContext(
     books,
     print(text) {
       try {
-        print(text);
+        print(printable(text));
       } catch {
         // People may have closed what they read it in: a way back goes on.
       }
     },
+    isQuiet,
     notes,
     now,
     showProgress: show,

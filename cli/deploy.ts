@@ -6,7 +6,7 @@ import { targetOf, type Target } from "../release/way-back";
 import { alone, Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
 import { endAsTouched, endRecorded, messageOf, UNRECORDED, whoIs } from "./bookkeeping";
-import { clear } from "./clearance";
+import { clear, clearAgain } from "./clearance";
 import {
   checkHere,
   checkName,
@@ -157,6 +157,16 @@ async function attempt(
       print(`${environment}: nothing was changed.`);
       return { outcome: "refused", ...summaryOf(request) };
     }
+  }
+
+  // The preview and the question have taken their time, in which others may have said something.
+  const newest = outcomes.find(({ result }) => result !== "unapproved")?.ref;
+  const known = { outcome: newest, unattended };
+  const meanwhile = await clearAgain(context, request, stackFile, known);
+  if (meanwhile?.state === "waits") return waiting(context, request, meanwhile.terms);
+  if (meanwhile?.state === "fails") {
+    await publish(context);
+    throw new Refusal(meanwhile.problems);
   }
 
   await beginNow({ command: "deploy", request: request.id, former, after });

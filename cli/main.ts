@@ -5,11 +5,13 @@ import { EXIT_CODES, openContext, type Context, type Report } from "./context";
 import type { DeployOptions } from "./deploy";
 import type { LineOptions } from "./hold";
 import type { NotifyOptions } from "./notify";
+import { plainJson } from "../release/plain-text";
 import { showNothing } from "./progress";
 import type { RequestOptions } from "./request";
 import type { RestoreOptions } from "./restore";
 import type { RecordOptions } from "./record";
 import type { RollbackOptions } from "./rollback";
+import { printable } from "./text";
 
 /** Of the shape that `--json` prints. */
 const JSON_VERSION = 1;
@@ -20,7 +22,9 @@ const program = new Command("baton")
   .option("--json", "print one JSON document instead of text")
   .showHelpAfterError()
   .exitOverride()
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "baton: ")) });
+  .configureOutput({
+    outputError: (text, write) => write(printable(text.replace(/^error: /, "baton: "))),
+  });
 
 /** One subcommand; its module is loaded when it is called. */
 function command(
@@ -83,8 +87,14 @@ releasing(
       (await import("./request")).request(c, env, options),
   ),
 );
-command("approve <env>", "say yes to the latest request", async (c, env: string) =>
-  (await import("./approve")).approve(c, env),
+command("show <env>", "the change card of the latest request", async (c, env: string) =>
+  (await import("./approve")).show(c, env),
+);
+command(
+  "approve <env> [plan]",
+  "say yes to the plan that a card shows; at a terminal also without, behind that card",
+  async (c, env: string, plan: string | undefined) =>
+    (await import("./approve")).approve(c, env, plan),
 );
 command(
   "reject <env>",
@@ -234,6 +244,7 @@ async function run(
   try {
     context = await openContext(resolve(cwd), {
       print: json ? () => {} : (text) => console.log(text),
+      isQuiet: json,
       ...(json ? { showProgress: showNothing } : {}),
     });
     try {
@@ -246,13 +257,13 @@ async function run(
     const message = error instanceof Error ? error.message : String(error);
     const problems = error instanceof Refusal ? message.split("\n") : [message];
     report = { outcome: context?.pulumi.hasTouched ? "failed" : "refused", problems };
-    if (!json) console.error(message);
+    if (!json) console.error(printable(message));
   }
   if (json) {
     const document = { version: JSON_VERSION, command: subcommand.name(), ...report, notes };
-    console.log(JSON.stringify(document, undefined, 2));
+    console.log(plainJson(JSON.stringify(document, undefined, 2)));
   } else {
-    for (const note of notes) console.error(note);
+    for (const note of notes) console.error(printable(note));
   }
   process.exitCode = EXIT_CODES[report.outcome];
 }
@@ -271,6 +282,6 @@ program.parseAsync().catch((error: unknown) => {
     process.exitCode = error.exitCode === 0 ? 0 : EXIT_CODES.usage;
     return;
   }
-  console.error(error instanceof Error ? error.message : String(error));
+  console.error(printable(error instanceof Error ? error.message : String(error)));
   process.exitCode = EXIT_CODES.refused;
 });

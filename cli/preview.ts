@@ -3,16 +3,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse, stringify } from "yaml";
-import { committed } from "../ledger/gate";
+import { baseAt, baseOf, filesBetween, movedSince } from "../ledger/changes";
 import { Refusal } from "../ledger/refusal";
-import type { ChangeCard } from "../release/change-card";
+import type { ChangeCard, FileChange } from "../release/change-card";
 import { formatCard, NOT_KNOWN } from "../release/change-card";
 import { isTree, type Tree } from "../release/merge";
 import { groupOperations, notRoutine } from "../release/operations";
 import { shortHash } from "../release/plan";
 import { targetOf } from "../release/way-back";
+import { commitsOf, isRoutine, sourceHere, wayBackOf } from "./card";
 import { checkName, type Context, type Report } from "./context";
-import { commitsOf, settingsOf } from "./request";
+import { readFacts } from "./facts";
+import { schemaFacts } from "./schema";
 
 /** What one environment's files would change. */
 export interface Previewed {
@@ -58,7 +60,9 @@ export async function preview(
   const since = await mergeBase(context, "--base", await commitOf(context, "--base", base));
   const touched = await touchedSince(context, since);
   if (touched.length === 0) context.print(`No environment's file differs from ${base}.`);
-  return previewEach(context, touched, (name) => ownCard(context, name, since));
+  return previewEach(context, touched, async (name) =>
+    cardOf(context, name, await context.project.read(name), { since, files: [] }),
+  );
 }
 
 async function previewEach(
@@ -115,11 +119,6 @@ function noHistory(property: string, value: string): Refusal {
   });
 }
 
-async function ownCard(context: Context, environment: string, since: string): Promise<ChangeCard> {
-  const text = await context.project.read(environment);
-  return cardOf(context, environment, text, since);
-}
-
 /** The card of another commit's stack file, of which nothing decides how the program runs. */
 async function foreignCard(
   context: Context,
@@ -155,8 +154,16 @@ async function foreignCard(
       "Preview it where it is checked out: the rest decides how the program runs",
     );
   }
+  const [formerly, proposed] = await Promise.all([
+    project.programAt(since),
+    project.programAt(commit),
+  ]);
+  const files = filesBetween(formerly?.files ?? {}, proposed?.files ?? {});
   // Written anew, as another parser may read the file's own text in another way.
-  const card = await cardOf(context, environment, stringify(values, { lineWidth: 0 }), "HEAD");
+  const card = await cardOf(context, environment, stringify(values, { lineWidth: 0 }), {
+    since: await ledger.head(),
+    files,
+  });
   const names = ["diff-tree", "-r", "-z", "--name-only", "--relative", since, commit, "--", "."];
   const others = (await ledger.git.run(names)).split("\0");
   if (others.every((name) => name === "" || name === file)) return card;
@@ -203,27 +210,47 @@ function notData(project: string, one: Tree, other: Tree): string[] {
   return keys.filter((key) => !isDeepStrictEqual(former[key], next[key]));
 }
 
+interface Compared {
+  /** The commit to compare with where nothing was deployed before. */
+  readonly since: string;
+  /** Files of the program that another commit changes, and that no preview runs. */
+  readonly files: readonly FileChange[];
+}
+
 async function cardOf(
-  { project, pulumi, ledger, showProgress }: Context,
+  context: Context,
   environment: string,
   text: string,
-  since: string,
+  { since, files }: Compared,
 ): Promise<ChangeCard> {
+  const { project, pulumi, ledger, showProgress } = context;
   const config = project.parse(environment, text);
-  const former = await committed(project, ledger, environment, since);
-  const [plan, { release }, previewed, settings] = await Promise.all([
+  const [plan, { release }, previewed, last] = await Promise.all([
     project.plan(environment, text),
     pulumi.outputs(environment),
     showProgress(`${environment}: preview`, () => pulumi.preview(environment, text)),
-    settingsOf(project, config, former),
+    readFacts(context).then((facts) => facts.lastDeployed(environment)),
   ]);
+  const here = await movedSince(
+    project,
+    ledger,
+    await sourceHere(context, environment, text),
+    baseOf(last) ?? (await baseAt(project, ledger, environment, since)),
+  );
+  const program = { ...here.program, files: unite(here.program.files, files) };
+  const moved = { ...here, program };
   const { imageTag: tag, imageDigest: digest, version } = config;
+  const schema =
+    tag === undefined || digest === undefined
+      ? undefined
+      : await schemaFacts(context, environment, config, { tag, digest });
   const { required, notOwnRequest } = config.approval;
   const people = `${required} ${required === 1 ? "person" : "people"}`;
   const others = notOwnRequest ? " other than who asks" : "";
+  const from = release === undefined ? {} : targetOf(release);
   return {
     environment,
-    from: release === undefined ? {} : targetOf(release),
+    from,
     to: { tag, digest, version },
     plan: shortHash(plan.hash),
     requester: "nobody yet",
@@ -231,11 +258,27 @@ async function cardOf(
       digest === undefined || digest === release?.digest
         ? undefined
         : await commitsOf(project.folder, config, release?.digest, digest),
-    settings,
+    moved,
+    schema: schema?.says,
     operations: groupOperations(previewed.operations),
     scan: NOT_KNOWN,
-    routine: notRoutine(previewed.operations).length === 0,
-    notes: required === 0 ? "" : `A request needs the word of ${people}${others}.`,
+    wayBack: wayBackOf(environment, from, schema?.change),
+    routine:
+      schema?.change === undefined &&
+      notRoutine(previewed.operations).length === 0 &&
+      isRoutine(moved, last),
+    notes:
+      required === 0
+        ? ""
+        : `A request needs the word of ${people}${others}, by \`baton approve ${environment} PLAN\`.`,
     missing: [],
   };
+}
+
+/** Files of both lists, each once. */
+function unite(one: readonly FileChange[], other: readonly FileChange[]): FileChange[] {
+  const names = other.map(({ name }) => name);
+  return [...one.filter(({ name }) => !names.includes(name)), ...other].sort((a, b) =>
+    a.name < b.name ? -1 : 1,
+  );
 }

@@ -1,3 +1,5 @@
+import { plain } from "../release/plain-text";
+
 /**
  * Shows that something is going on: at a terminal its last line, otherwise every line. An action
  * that ends with `succeeded: false` is shown as failed. The action runs, and once, also where it
@@ -20,10 +22,10 @@ async function display(
   const { Listr, PRESET_TIMER } = await import("listr2");
   const list = new Listr(
     {
-      title,
+      title: plain(title),
       task: async (_, task) => {
         const began = Date.now();
-        const isDone = await action((line) => (task.output = line)).then(
+        const isDone = await action((line) => (task.output = plain(line))).then(
           (result) => !hasFailed(result),
           () => false,
         );

@@ -1,32 +1,18 @@
-import { createHash } from "node:crypto";
 import { join } from "node:path";
-import {
-  listOf,
-  orderTerm,
-  planTerm,
-  startProblems,
-  startTerm,
-  type LastDeployed,
-} from "../ledger/gate";
+import { listOf, orderTerm, planTerm, startProblems, startTerm } from "../ledger/gate";
 import type { Request, Wish } from "../ledger/ledger";
-import type { Project } from "../ledger/project";
 import { Refusal } from "../ledger/refusal";
-import { POLICY_KEYS, type StackConfig } from "../ledger/stack-config";
+import type { StackConfig } from "../ledger/stack-config";
 import { writeAtomically } from "../ledger/stack-file";
-import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
-import { cardBlocks, formatCard, type ChangeCard, type FollowerCard } from "../release/change-card";
+import { cardBlocks, formatCard, type ChangeCard } from "../release/change-card";
 import { checkRequest, hotfixFromOf, type Digest } from "../release/eligibility";
-import { problemsOf, type Term } from "../release/gate";
-import { isTree, type Tree } from "../release/merge";
-import { formatOperations, groupOperations, notRoutine } from "../release/operations";
-import { formatParts, shortHash } from "../release/plan";
-import { formatProblem } from "../release/problem";
-import { describeScan } from "../release/scan";
-import { settingsDifference, type SettingsChange } from "../release/settings-difference";
+import type { Term } from "../release/gate";
+import { formatOperations } from "../release/operations";
+import { formatParts } from "../release/plan";
 import { formatStart, startsOf, type StateResource } from "../release/start";
 import { targetOf, type Target } from "../release/way-back";
-import { commitsBetween } from "./commits";
+import { cardOf } from "./card";
 import {
   checkName,
   fetchOrRefuse,
@@ -35,8 +21,8 @@ import {
   type Context,
   type Report,
 } from "./context";
-import { readFacts, type Facts } from "./facts";
-import { gateOf, scanOf, type Gate } from "./gate";
+import { readFacts } from "./facts";
+import { gateOf } from "./gate";
 import type { Preview, StackOutputs } from "./pulumi";
 import { announceRequest } from "./requested";
 import { recordUnapproved } from "./unapproved";
@@ -71,7 +57,7 @@ export async function request(
   const hotfix = options.hotfix ?? false;
   // The stack files stay as they are until the previews have succeeded, whatever happens meanwhile.
   const lead = await prepare(context, environment, former, chosen, hotfix);
-  const { text, preview, running } = lead;
+  const { text } = lead;
   const followers = await prepareFollowers(context, environment, lead, earnedTag);
 
   const all = [lead, ...followers] as const;
@@ -108,11 +94,9 @@ export async function request(
   }
   const facts = await readFacts(context);
   const gate = await gateOf(context, made, text, facts);
-  const known = { gate, preview, running, facts, options };
-  const card = {
-    ...(await cardOf(context, made, config, known)),
-    followers: await Promise.all(followers.map(async (one) => followerCard(context, one, facts))),
-  };
+  const { terms, schema, scan, approvals } = gate;
+  const judged = { terms, schema, scan, unattended: approvals.unattended };
+  const { card } = await cardOf(context, made, facts, judged, options.source);
   print(formatCard(card, process.stdout.columns));
   if (card.missing.length === 0) print(`Go on with \`baton deploy ${environment}\`.`);
   await publish(context);
@@ -256,121 +240,6 @@ async function isOpen(
     !words.some(({ kind }) => kind === "reject") &&
     !outcomes.some(({ request: id, result }) => id === latest.id && result === "deployed");
   return open ? latest : undefined;
-}
-
-/** What people decide on. */
-async function cardOf(
-  { project, pulumi, now }: Context,
-  made: Request,
-  config: StackConfig,
-  known: {
-    readonly gate: Gate;
-    readonly preview: Preview;
-    readonly running: StackOutputs;
-    readonly facts: Facts;
-    readonly options: RequestOptions;
-  },
-): Promise<ChangeCard> {
-  const { environment, tag, digest, version } = made;
-  const { gate, preview, running, facts, options } = known;
-  const { release } = running;
-  const giver = hotfixFromOf(tag, config.upstream) ?? config.upstream;
-  const [commits, last, given, scan] = await Promise.all([
-    commitsOf(options.source ?? project.folder, config, release?.digest, digest),
-    facts.lastDeployed(environment),
-    // Its region may be away.
-    giver === undefined ? undefined : pulumi.knownOutputs(giver).catch(() => undefined),
-    gate.scan ?? scanOf(config, digest),
-  ]);
-  const extraordinary = notRoutine(preview.operations);
-  const unattended = gate.approvals.unattended && extraordinary.length === 0;
-  const missing = problemsOf(
-    gate.terms.filter(({ name }) => name !== "approvals" || !unattended),
-  ).map(formatProblem);
-  return {
-    environment,
-    from: release === undefined ? {} : targetOf(release),
-    to: { tag, digest, version },
-    plan: shortHash(made.plan),
-    requester: made.requesters[0] ?? "",
-    commits,
-    settings: await settingsOf(project, config, last),
-    operations: groupOperations(preview.operations),
-    suites: given?.earnedTag === tag ? (given.suites ?? []) : [],
-    scan: describeScan(scan, config.scan, now()),
-    notes: made.notes,
-    schema: gate.schema.says,
-    routine: extraordinary.length === 0 && gate.schema.change === undefined,
-    missing,
-  };
-}
-
-/** What is approved of an environment that follows another. */
-async function followerCard(
-  { project }: Context,
-  { environment, wish, text, preview, running }: Prepared,
-  facts: Facts,
-): Promise<FollowerCard> {
-  const { release } = running;
-  return {
-    environment,
-    from: release === undefined ? {} : targetOf(release),
-    to: wish.target,
-    plan: shortHash(wish.plan.hash),
-    settings: await settingsOf(
-      project,
-      project.parse(environment, text),
-      await facts.lastDeployed(environment),
-    ),
-    operations: groupOperations(preview.operations),
-    routine: notRoutine(preview.operations).length === 0,
-  };
-}
-
-/** What differs from what was. */
-export async function settingsOf(
-  project: Project,
-  config: StackConfig,
-  former: Pick<LastDeployed, "config" | "allowedSigners"> | undefined,
-): Promise<SettingsChange[]> {
-  if (former === undefined) return [];
-  return settingsDifference(
-    withPolicy(former.config, former.allowedSigners),
-    withPolicy(config, await project.text(config.approval.allowedSigners)),
-  );
-}
-
-/** The policy is approved with the settings, so it is shown with them. */
-function withPolicy(config: StackConfig, allowedSigners: string): Tree {
-  const set = POLICY_KEYS.filter((key) => config[key] !== undefined);
-  const policy = Object.fromEntries(set.map((key) => [key, config[key]]));
-  const signers = createHash("sha256").update(allowedSigners).digest("hex");
-  const own = isTree(config.settings["own"]) ? config.settings["own"] : {};
-  const file = config.approval.signed
-    ? { [config.approval.allowedSigners]: shortHash(signers) }
-    : {};
-  return { ...config.settings, own: { ...own, ...policy, ...file } };
-}
-
-export async function commitsOf(
-  folder: string,
-  { registry: location }: StackConfig,
-  former: string | undefined,
-  next: string,
-) {
-  const registry = openRegistry(location);
-  try {
-    const [from, to] = await Promise.all([
-      former === undefined ? undefined : registry.labels(former),
-      registry.labels(next),
-    ]);
-    return await commitsBetween(folder, from, to);
-  } catch (error) {
-    // The card is the better for it, and no worse than its absence.
-    if (!(error instanceof RegistryError)) throw error;
-    const why = "the images' labels cannot be read";
-    return { state: "unknown", why, commits: [], behind: 0, total: 0 } as const;
-  }
 }
 
 /** Which release moves: the one the upstream runs and has earned, unless another is named. */

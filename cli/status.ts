@@ -5,6 +5,7 @@ import { Refusal } from "../ledger/refusal";
 import type { StackConfig } from "../ledger/stack-config";
 import type { Term } from "../release/gate";
 import type { Hold } from "../release/holds";
+import { plain } from "../release/plain-text";
 import { formatTime } from "../release/time";
 import { targetOf } from "../release/way-back";
 import { fetchOrNote, type Context, type Report } from "./context";
@@ -12,7 +13,7 @@ import { readFacts, type Facts } from "./facts";
 import { leadTermOf, movementTerms, type Moving } from "./gate";
 import type { StackOutputs } from "./pulumi";
 import { unreviewedOf } from "./sign-off";
-import { isColoured, lengthOf, markOf, plain, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
+import { lengthOf, markOf, paint, sayTerm, widthOf, wrap, type SaidTerm } from "./text";
 import { schemaFacts } from "./schema";
 import { newsOf, runsBy, type News } from "./updates";
 
@@ -236,8 +237,8 @@ function table(environments: readonly EnvironmentStatus[]): string {
     });
   const shown = columns.filter((column) => fitting.includes(column));
   const rendered = new Table({
-    head: shown.map(({ head }) => head),
-    style: { head: isColoured() ? ["cyan"] : [], border: [], compact: true },
+    head: shown.map(({ head }) => paint("cyan", head)),
+    style: { head: [], border: [], compact: true },
   });
   environments.forEach((_, row) => rendered.push(shown.map(({ cells }) => cells[row] ?? NONE)));
   return rendered.toString();

@@ -1,12 +1,18 @@
 import { createInterface } from "node:readline/promises";
 import { Refusal } from "../ledger/refusal";
+import { printable } from "./text";
+
+/** Whether a person can be asked. */
+export function isTerminal(): boolean {
+  return process.stdin.isTTY && process.stdout.isTTY;
+}
 
 /**
  * @param flags what is given where nobody is to be asked
  * @throws Refusal where nobody can be.
  */
 export function needTerminal(where: string, flags: string): void {
-  if (process.stdin.isTTY && process.stdout.isTTY) return;
+  if (isTerminal()) return;
   throw new Refusal({
     where,
     property: flags,
@@ -20,7 +26,7 @@ export function needTerminal(where: string, flags: string): void {
 export async function answer(question: string): Promise<string> {
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   try {
-    return (await terminal.question(question)).trim();
+    return (await terminal.question(printable(question))).trim();
   } finally {
     terminal.close();
   }

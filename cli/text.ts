@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
 import type { Term } from "../release/gate";
+import { plain, plainLines } from "../release/plain-text";
 
 /** Where nobody says how wide it is. */
 const USUAL_WIDTH = 80;
@@ -18,12 +19,29 @@ export function isColoured(): boolean {
 
 /** A term's mark, in its colour. */
 export function markOf(state: Term["state"]): string {
-  return isColoured() ? styleText(COLOURS[state], MARKS[state]) : MARKS[state];
+  return paint(COLOURS[state], MARKS[state]);
 }
 
-/** In one line, and without what a terminal would obey: some of it was written by others. */
-export function plain(text: string): string {
-  return text.replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]+/gu, " ");
+/** Words of the tool's own in colour, the only ones that `printable` leaves so. */
+const painted = new Set<string>();
+
+/** Colours a word that no other has written, where colours are wanted. */
+export function paint(colour: "green" | "yellow" | "red" | "cyan", word: string): string {
+  if (!isColoured()) return word;
+  const text = styleText(colour, word);
+  painted.add(text);
+  return text;
+}
+
+/**
+ * A text as a terminal may have it. All that is printed for people passes here, as much of it was
+ * written by others: git subjects, tags, reasons, what Pulumi and clusters say.
+ */
+export function printable(text: string): string {
+  if (painted.size === 0) return plainLines(text);
+  const words = [...painted].map((word) => word.replace(/[[\]\\^$.*+?(){}|]/g, "\\$&"));
+  const pieces = text.split(new RegExp(`(${words.join("|")})`));
+  return pieces.map((piece) => (painted.has(piece) ? piece : plainLines(piece))).join("");
 }
 
 /**

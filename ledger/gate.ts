@@ -185,7 +185,8 @@ export function judge({
     .reduce(stricter);
   const isStray = isStrayIn(request, last?.config ?? present);
   const counted = isStray ? [] : words;
-  const terms = [approvalsTerm(environment, policy, requesters, counted, request.at, now)];
+  const on = request.follows ?? request;
+  const terms = [approvalsTerm(environment, policy, requesters, counted, request.at, now, on)];
   if (hotfix && lanes.every((lane) => lane !== undefined)) {
     const expiresAfter = Math.min(...lanes.map((lane) => lane.expiresAfter ?? Infinity));
     const limit = expiresAfter === Infinity ? undefined : expiresAfter;

@@ -103,6 +103,11 @@ export class Git {
    * Files are read as UTF-8.
    */
   async contents(names: readonly string[]): Promise<(string | undefined)[]> {
+    return (await this.bytes(names)).map((bytes) => bytes?.toString("utf8"));
+  }
+
+  /** The bytes of objects by their names, in that order; undefined for a name without an object. */
+  async bytes(names: readonly string[]): Promise<(Buffer | undefined)[]> {
     if (names.length === 0) return [];
     const { stdout } = await execa("git", ["cat-file", "--batch"], {
       cwd: this.folder,
@@ -112,17 +117,17 @@ export class Git {
       input: `${names.join("\n")}\n`,
     });
     const bytes = Buffer.from(stdout);
-    const texts: (string | undefined)[] = [];
+    const found: (Buffer | undefined)[] = [];
     let start = 0;
-    while (texts.length < names.length) {
+    while (found.length < names.length) {
       const end = bytes.indexOf("\n", start);
       const header = bytes.toString("utf8", start, end);
       start = end + 1;
       const size = Number(/^[0-9a-f]+ \w+ (\d+)$/.exec(header)?.[1] ?? NaN);
-      texts.push(Number.isNaN(size) ? undefined : bytes.toString("utf8", start, start + size));
+      found.push(Number.isNaN(size) ? undefined : bytes.subarray(start, start + size));
       if (!Number.isNaN(size)) start += size + 1;
     }
-    return texts;
+    return found;
   }
 
   /** Standard output and standard error of git, also where it refuses. */

@@ -106,6 +106,36 @@ export class ProgramLayout {
     return isAtTop && STACK_FILE.test(basename(file));
   }
 
+  /**
+   * What a file is by its place, whether or not it is there: one of the program's, a lockfile of its, or
+   * neither. Packages are the lockfile's.
+   */
+  kindOf(file: string): "program" | "lockfile" | undefined {
+    if (this.lockfiles.some((name) => join(this.root, name) === file)) return "lockfile";
+    const folder = [this.base, ...this.linked.values()].find((one) => isInside(one, file));
+    if (folder === undefined) {
+      const isAbove = isInside(this.root, file) && isInside(dirname(file), this.base);
+      return isAbove && DECIDING.test(basename(file)) ? "program" : undefined;
+    }
+    const folders = relative(folder, dirname(file)).split(sep);
+    if (folders.some((name) => name === MODULES || name === GIT)) return undefined;
+    return folder === this.base && this.apartOf(file) !== undefined ? undefined : "program";
+  }
+
+  /** Whether installing packages may have written a file. */
+  isInstalled(file: string): boolean {
+    return [...this.local, ...this.linked.values()].some((folder) => isInside(folder, file));
+  }
+
+  /** The path of a file by the name that plans have for it. */
+  pathOf(name: string): string {
+    for (const [linked, folder] of this.linked) {
+      const start = `${MODULES}/${linked}/`;
+      if (name.startsWith(start)) return join(folder, name.slice(start.length));
+    }
+    return join(this.base, name);
+  }
+
   /** Whether a plan covers the files of a folder of the base. */
   isCovered(folder: string): boolean {
     return this.apartOf(join(folder, "any")) === undefined;
@@ -185,6 +215,11 @@ export async function hashProgram(folder: string, main = "."): Promise<Program> 
   return { files, lockfile };
 }
 
+/** The hash of a file's bytes, as plans have it. */
+export function sha256(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
 /** Git's id of a file with these bytes, as long as the one that it is compared with. */
 export function blobId(bytes: Buffer, like: string): string {
   const hash = createHash(like.length > 40 ? "sha256" : "sha1");
@@ -200,10 +235,7 @@ async function hashFiles(
   paths: readonly string[],
 ): Promise<Record<string, string>> {
   const entries = paths.map(async (path) => {
-    const hash = createHash("sha256")
-      .update(await readFile(path))
-      .digest("hex");
-    return [layout.nameOf(path), hash] as const;
+    return [layout.nameOf(path), sha256(await readFile(path))] as const;
   });
   const hashes = await Promise.all(entries);
   return Object.fromEntries(hashes.sort(([one], [other]) => (one < other ? -1 : 1)));

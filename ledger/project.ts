@@ -1,5 +1,6 @@
+import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse, YAMLParseError } from "yaml";
 import { MOVING_KEYS } from "../config-schema";
@@ -10,7 +11,15 @@ import { planOf, type Plan } from "../release/plan";
 import { hotfixFromOf } from "../release/eligibility";
 import type { Target } from "../release/way-back";
 import { Git } from "./git";
-import { blobId, hashProgram, isInside, ProgramLayout, type Program } from "./program-files";
+import {
+  blobId,
+  hashProgram,
+  isInside,
+  ProgramLayout,
+  sha256,
+  UncoveredProgram,
+  type Program,
+} from "./program-files";
 import { Refusal } from "./refusal";
 import {
   parseGivenConfig,
@@ -276,12 +285,67 @@ export class Project {
   }
 
   /**
+   * The program as a commit holds it, with what installing its packages has written here; nothing where
+   * that commit is of another repository.
+   */
+  async programAt(commit: string): Promise<Program | undefined> {
+    const { layout } = this;
+    const git = new Git(layout.base);
+    const [top, list] = await Promise.all([
+      git.try("rev-parse", "--show-toplevel"),
+      git.try("ls-tree", "-r", "-z", "--full-tree", commit),
+    ]);
+    if (top === undefined || list === undefined) return undefined;
+    const entries = [...list.matchAll(/100\d+ blob (\w+)\t([^\0]+)\0/g)].flatMap(
+      ([, id = "", path = ""]) => {
+        const file = join(top.trim(), path);
+        const kind = layout.kindOf(file);
+        return kind === undefined ? [] : [{ id, kind, name: layout.nameOf(file) }];
+      },
+    );
+    const contents = await git.bytes(entries.map(({ id }) => id));
+    const hashes = (wanted: "program" | "lockfile") =>
+      entries.flatMap(({ kind, name }, index) => {
+        const bytes = contents[index];
+        return kind === wanted && bytes !== undefined ? [[name, sha256(bytes)] as const] : [];
+      });
+    const committed = new Map(hashes("program"));
+    const here = Object.entries((await this.program().catch(noneOfUncovered)).files);
+    const installed = here.filter(
+      ([name]) => !committed.has(name) && layout.isInstalled(layout.pathOf(name)),
+    );
+    return {
+      files: Object.fromEntries([...committed, ...installed]),
+      lockfile: Object.fromEntries(hashes("lockfile")),
+    };
+  }
+
+  /** A file by the name that plans have for it, as it is now or in a commit; empty where it is not. */
+  async programText(name: string, commit?: string): Promise<string> {
+    const path = this.layout.pathOf(name);
+    if (commit === undefined) return readStackFile(path);
+    const folder = dirname(path);
+    const git = new Git(existsSync(folder) ? folder : this.folder);
+    return (await git.try("show", `${commit}:./${basename(path)}`)) ?? "";
+  }
+
+  /** `Pulumi.yaml` without its configuration, as it is now or in a text of it. */
+  otherThanConfig(projectFile?: string): Tree {
+    return (projectFile === undefined ? this.file : parseProjectFile(projectFile)).others;
+  }
+
+  /**
    * The same for a configuration, however it was read.
-   * @param known the program, and whose signatures count; as the files are now unless given
+   * @param known the program, whose signatures count, and the text of Pulumi.yaml; as the files are now
+   *   unless given
    */
   async planOf(
     config: StackConfig,
-    known: { readonly program?: Program; readonly allowedSigners?: string } = {},
+    known: {
+      readonly program?: Program;
+      readonly allowedSigners?: string;
+      readonly projectFile?: string;
+    } = {},
   ): Promise<Plan> {
     const [{ files, lockfile }, signers] = await Promise.all([
       known.program ?? this.program(),
@@ -297,9 +361,14 @@ export class Project {
       secrets: [secrets, config.beside],
       policy: [...POLICY_KEYS.map((key) => config[key]), config.approval.signed ? signers : ""],
       lockfile,
-      program: { files, project: this.file.others },
+      program: { files, project: this.otherThanConfig(known.projectFile) },
     });
   }
+}
+
+function noneOfUncovered(error: unknown): Program {
+  if (error instanceof UncoveredProgram) return { files: {}, lockfile: {} };
+  throw error;
 }
 
 /** Paths of a plan that lead out of the program's folder. */

@@ -5,6 +5,7 @@ import type { Previewed } from "../cli/preview";
 import { Project } from "../ledger/project";
 import { formatCard } from "../release/change-card";
 import { parseJson } from "../release/json";
+import { plainLines } from "../release/plain-text";
 import { parseRef, rowFor } from "../release/flow";
 
 /*
@@ -85,7 +86,7 @@ function textOf(environment: string, previewed: Previewed | undefined): string {
   if (previewed === undefined) return `${environment}: the preview failed; the job's log says why.`;
   const { card, problem } = previewed;
   const text = card === undefined ? (problem ?? "no preview") : formatCard(card, 100);
-  return `What this would change in ${environment}, if it were deployed now:\n\n${fence(text.slice(0, LONGEST))}`;
+  return `What this would change in ${environment}, if it were deployed now:\n\n${fence(plainLines(text).slice(0, LONGEST))}`;
 }
 
 /** A text as a block that nothing in it can end: the fence is longer than any in the text. */

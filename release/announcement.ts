@@ -1,4 +1,5 @@
 import type { KnownBlock } from "@slack/types";
+import { escapeEntities, mrkdwn, plain } from "./plain-text";
 import { shortHash } from "./plan";
 
 /** A release in an environment. The digest says which thread the announcement goes on in. */
@@ -160,7 +161,7 @@ export function formatAnnouncement(
   announcement: Announcement,
   card: readonly KnownBlock[] = [],
 ): Message {
-  const title = escape(headline(announcement));
+  const title = mrkdwn(headline(announcement));
   const lines = details(announcement);
   const blocks = [section([`*${title}*`, ...lines].join("\n"))];
   if (announcement.kind === "requested") {
@@ -176,44 +177,42 @@ export function cardOf(blocks: readonly KnownBlock[]): KnownBlock[] {
   return blocks.slice(1, -1);
 }
 
-/** Makes a text safe between Slack's own marks (https://docs.slack.dev/messaging/formatting-message-text). */
-export function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-}
-
 /** The lines below the headline, in Slack's markup. */
 function details(announcement: Announcement): string[] {
   switch (announcement.kind) {
     case "build-failed": {
       const { committer, url } = announcement;
       return [
-        ...(committer === undefined ? [] : [`Committed by ${escape(committer)}`]),
+        ...(committer === undefined ? [] : [`Committed by ${mrkdwn(committer)}`]),
         ...(url === undefined ? [] : [link(url, "Log")]),
       ];
     }
     case "requested":
-      return [`Plan ${escape(shortHash(announcement.plan))}`];
+      return [`Plan ${mrkdwn(shortHash(announcement.plan))}`];
     case "deployed":
     case "rolled-back":
-      return [`By ${escape(announcement.who)}`];
+      return [`By ${mrkdwn(announcement.who)}`];
     case "failed":
     case "stopped":
     case "resumed":
     case "break-glass": {
       const { who, reason = "" } = announcement;
-      return [`By ${escape(who)}`, ...(reason.trim() === "" ? [] : [`> ${escape(brief(reason))}`])];
+      return [`By ${mrkdwn(who)}`, ...(reason.trim() === "" ? [] : [`> ${mrkdwn(brief(reason))}`])];
     }
   }
 }
 
 /** Where a request stands, and what to do next. */
 function progress(request: Extract<Announcement, { kind: "requested" }>): string[] {
-  const { environment, approvals, missing } = request;
-  const next = missing.length === 0 ? "Go on with `baton deploy" : "Approve with `baton approve";
+  const { environment, approvals, missing, plan } = request;
+  const next =
+    missing.length === 0
+      ? `Go on with \`baton deploy ${mrkdwn(environment)}\``
+      : `Approve with \`baton approve ${mrkdwn(environment)} ${mrkdwn(shortHash(plan))}\``;
   return [
-    `Approved by ${escape(approvals.join(", ")) || "nobody yet"}`,
-    ...missing.map((text) => `• ${escape(brief(text))}`),
-    `${next} ${escape(environment)}\``,
+    `Approved by ${mrkdwn(approvals.join(", ")) || "nobody yet"}`,
+    ...missing.map((text) => `• ${mrkdwn(brief(text))}`),
+    next,
   ];
 }
 
@@ -230,12 +229,14 @@ function brief(text: string): string {
 
 function link(url: string, title: string): string {
   return /^https?:\/\//.test(url)
-    ? `<${escape(url).replaceAll("|", "%7C")}|${title}>`
-    : escape(url);
+    ? `<${escapeEntities(plain(url)).replaceAll("|", "%7C")}|${title}>`
+    : mrkdwn(url);
 }
 
 function section(text: string): KnownBlock {
-  return { type: "section", text: { type: "mrkdwn", text: cut(text, SECTION_LENGTH) } };
+  // Else Slack makes links and mentions of what looks like one.
+  const shown = { type: "mrkdwn", text: cut(text, SECTION_LENGTH), verbatim: true } as const;
+  return { type: "section", text: shown };
 }
 
 /** The card in a fixed-width font, in as many sections as it needs and a message can hold. */
@@ -243,7 +244,7 @@ function cardSections(card: string): KnownBlock[] {
   const room = SECTION_LENGTH - 2 * FENCE.length - "\n\n\n…".length;
   const pieces: string[] = [];
   for (const line of card.split("\n")) {
-    const text = cut(escape(line.replaceAll(FENCE, "'''")), room);
+    const text = cut(escapeEntities(plain(line).replaceAll(FENCE, "'''")), room);
     const longer = `${pieces.at(-1) ?? ""}\n${text}`;
     if (pieces.length > 0 && longer.length <= room) pieces[pieces.length - 1] = longer;
     else pieces.push(text);

@@ -1,3 +1,4 @@
+import { shortHash } from "./plan";
 import type { Problem } from "./problem";
 import { after, CLOCKS_DIFFER, formatTime } from "./time";
 
@@ -100,7 +101,18 @@ export function countedApprovals(
   return [...new Set(people)];
 }
 
-/** What stands in the way of deploying a request; nothing when it may go on. */
+/** The command that approves a plan, and no other. */
+export function approveCommand(on: {
+  readonly environment: string;
+  readonly plan: string;
+}): string {
+  return `baton approve ${on.environment} ${shortHash(on.plan)}`;
+}
+
+/**
+ * What stands in the way of deploying a request; nothing when it may go on.
+ * @param on what people's words are on
+ */
 export function approvalProblems(
   environment: string,
   policy: ApprovalPolicy,
@@ -108,6 +120,7 @@ export function approvalProblems(
   words: readonly Word[],
   requestedAt: Date,
   now: Date,
+  on: Parameters<typeof approveCommand>[0],
 ): Problem[] {
   // Whose a rejection is does not matter, nor whether it is signed: to stop is the safe side.
   const rejections = words.filter(({ kind }) => kind === "reject");
@@ -141,7 +154,7 @@ export function approvalProblems(
         uncounted.length === 0 ? approved : `${approved}, not counting ${uncounted.join(", ")}`,
       expected: `the ${policy.signed ? "signed " : ""}word of ${people}${because}`,
       fix: enough
-        ? `${missing} more must run \`baton approve ${environment}\``
+        ? `${missing} more must run \`${approveCommand(on)}\``
         : "They are too few: let somebody else ask, or name more in baton:approval.from",
     },
   ];

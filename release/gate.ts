@@ -57,7 +57,10 @@ export function problemsOf(terms: readonly Term[]): Problem[] {
   return terms.flatMap(({ problem }) => problem ?? []);
 }
 
-/** Whether enough people have approved, and nobody has rejected. */
+/**
+ * Whether enough people have approved, and nobody has rejected.
+ * @param on what people's words are on
+ */
 export function approvalsTerm(
   environment: string,
   policy: ApprovalPolicy,
@@ -65,11 +68,12 @@ export function approvalsTerm(
   words: readonly Word[],
   requestedAt: Date,
   now: Date,
+  on: { readonly environment: string; readonly plan: string },
 ): Term {
   const name = "approvals";
   const said = [policy, requesters, words, requestedAt, now] as const;
   const counted = countedApprovals(...said);
-  const [problem] = approvalProblems(environment, ...said);
+  const [problem] = approvalProblems(environment, ...said, on);
   if (problem === undefined) {
     const says = counted.length === 0 ? "nobody's word is needed" : `given by ${and(counted)}`;
     return passes(name, says);

@@ -24,33 +24,45 @@ export interface OperationGroup {
 /** The property that says: the resource is there, but was not ready in the end. */
 export const NOT_READY = "#initerror";
 
-/** The strongest first. What a replacement consists of is counted as one. */
-const ORDER = ["delete", "replace", "import", "discard", "update", "create"];
+/** The strongest first; an operation that is none of these comes before them. */
+const ORDER = [
+  ...["delete", "delete-replaced", "remove-pending-replace"],
+  ...["replace", "create-replacement", "import", "update", "create"],
+];
 /** What changes no resource. */
 export const HARMLESS = [
   ...["same", "read", "refresh", "diff", "discard"],
   ...["read-replacement", "discard-replaced", "extend-parameterize"],
 ];
+/** Operations that a card shows as the one `replace` of the same resource. */
+const OF_REPLACEMENT = ["create-replacement", "delete-replaced"];
 /** What making or renewing a resource may consist of. */
 const RENEWAL = [
   ...["create", "update", "replace"],
   ...["create-replacement", "delete-replaced", "remove-pending-replace"],
 ];
-/** Whoever approved one of these approved all of a renewal, so that it can be carried on. */
-const RENEWING = ["create", "replace", "create-replacement"];
+/** An approval of one of these is of all of a renewal, so that it can be carried on. */
+const RENEWING = ["create", "replace"];
 
 /**
- * What a preview would do, grouped: first what no release deletes or replaces, then the other
- * deletions and replacements.
+ * What a preview would do, grouped: first what no release does away with, then the other deletions and
+ * replacements. Each operation that changes anything is in a group: what people are not shown, they do
+ * not approve.
  */
 export function groupOperations(operations: readonly Operation[]): OperationGroup[] {
   const groups = new Map<string, OperationGroup & { names: string[]; paths: string[] }>();
+  const replaced = new Set(
+    operations.flatMap((operation) => (operation.op === "replace" ? [resourceOf(operation)] : [])),
+  );
   for (const operation of operations) {
     const { op, urn } = operation;
-    if (!ORDER.includes(op)) continue;
+    if (HARMLESS.includes(op)) continue;
+    if (OF_REPLACEMENT.includes(op) && replaced.has(resourceOf(operation))) continue;
     const { type, name } = parseUrn(urn);
     const routine = isRoutine(operation);
-    const key = `${op} ${type} ${String(routine)}`;
+    // Beside updates of named properties, one of any property would pass for one of those.
+    const isOfAny = op === "update" && (operation.paths ?? []).length === 0;
+    const key = `${op} ${type} ${String(routine)} ${String(isOfAny)}`;
     const group = groups.get(key) ?? { op, type, names: [], routine, paths: [] };
     group.names.push(name);
     if (op === "update") group.paths.push(...unusualPaths(operation));
@@ -66,9 +78,9 @@ export function groupOperations(operations: readonly Operation[]): OperationGrou
     );
 }
 
-/** Whether it takes away what no release takes away by itself. */
+/** Whether it takes away what no release takes away by itself, or is of an unknown kind. */
 export function isUnexpected({ op, routine }: OperationGroup): boolean {
-  return !routine && (op === "delete" || op === "replace");
+  return !routine && !["import", "update", "create"].includes(op);
 }
 
 /**

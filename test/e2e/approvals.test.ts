@@ -1,6 +1,7 @@
 import * as assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { latestPlan } from "../support/approve";
 import { SlackServer, TOKEN } from "../support/slack";
 import { Scene } from "./scene";
 
@@ -40,6 +41,7 @@ describe("the tool, on the whole path", () => {
     scene.ends(exitCode, person, args);
   const done = (person: string, ...args: string[]) => ends(0, person, ...args);
 
+  const plan = async () => latestPlan(scene.project.folder, "prod");
   const digestOf = async (tag: string) => (await scene.registry.resolve(tag)) ?? assert.fail(tag);
   const bad = async (giver: string) => {
     nextBuild += 1;
@@ -61,10 +63,10 @@ describe("the tool, on the whole path", () => {
       const waiting = await promote(3, "prod", "--version", version(2));
       assert.match(waiting, /prod: stage-\d+ → stage-\d+\n +digest[^]*version +v\S+ → v2\./);
       assert.match(waiting, /suites +smoke: passed in \d+ s[^]*load: passed/);
-      assert.match(await ends(0, "ann", "approve", "prod"), /your own request/);
+      assert.match(await ends(1, "ann", "approve", "prod", await plan()), /whose own request for/);
       for (const person of ["bob", "carol"]) {
         await promote(3, "prod", "--version", version(2));
-        await done(person, "approve", "prod");
+        await done(person, "approve", "prod", await plan());
       }
       assert.match(
         await done("ann", "why", "prod"),
@@ -129,7 +131,7 @@ describe("the tool, on the whole path", () => {
     const tag = await bad("stage");
     const promote = ["promote", "prod", "--tag", tag, "--version", version(3), "--yes"];
     await ends(3, "ann", ...promote);
-    for (const person of ["bob", "carol"]) await done(person, "approve", "prod");
+    for (const person of ["bob", "carol"]) await done(person, "approve", "prod", await plan());
     const text = await ends(4, "ann", ...promote);
     assert.match(text, new RegExp(`prod: ${tag} failed; stage-${good} runs again, as before`));
     assert.deepEqual(await scene.runningDigests("prod"), [await digestOf(`build-${good}`)]);

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { approve, reject } from "../../cli/approve";
+import { reject } from "../../cli/approve";
 import { deploy } from "../../cli/deploy";
 import { readFacts } from "../../cli/facts";
 import { gateOf } from "../../cli/gate";
@@ -16,6 +16,7 @@ import { problemsOf } from "../../release/gate";
 import { formatOperations } from "../../release/operations";
 import { formatParts } from "../../release/plan";
 import { formatProblems } from "../../release/problem";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 
 const runs = (release: string, more: string) =>
@@ -149,7 +150,7 @@ describe("around the approvals", () => {
     await askProperly("qa");
     asked = scene.keep();
     scene.as("bob");
-    await approve(await scene.context(), "qa");
+    await approveLatest(await scene.context(), "qa");
     scene.as("ann");
     approved = scene.keep();
   });

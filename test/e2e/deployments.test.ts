@@ -4,6 +4,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BIN } from "../../sandbox/folder";
 import { pushBuild, pushImage } from "../../sandbox/images";
+import { latestPlan } from "../support/approve";
 import { Scene } from "./scene";
 
 /** As it goes where Pulumi Deployments deploys qa; its part, a checkout of the tag, is played here. */
@@ -66,7 +67,7 @@ describe("a run that a tag has started (long)", () => {
     await scene.ends(0, "ann", ["request", "qa"]);
     assert.deepEqual(await started(), [""]);
     assert.match(
-      await scene.ends(0, "bob", ["approve", "qa"]),
+      await scene.ends(0, "bob", ["approve", "qa", await latestPlan(scene.project.folder, "qa")]),
       /has been started by deploy\/baton\/qa\//,
     );
     const { exitCode, all } = await run();
@@ -97,7 +98,7 @@ describe("a run that a tag has started (long)", () => {
   });
 
   it("fails, and what ran before runs again", async () => {
-    await scene.ends(0, "bob", ["approve", "qa"]);
+    await scene.ends(0, "bob", ["approve", "qa", await latestPlan(scene.project.folder, "qa")]);
     const { exitCode } = await run();
     assert.notEqual(exitCode, 0);
     assert.match(await scene.ends(0, "ann", ["status"]), /failed, and is not\s+recorded/);

@@ -5,6 +5,7 @@ import { parse, stringify } from "yaml";
 import { until } from "../../sandbox/cluster";
 import { CONTEXT, DR_REGISTRY, KUBECONFIG } from "../../sandbox/folder";
 import { setRegistry } from "../../sandbox/host";
+import { latestPlan } from "../support/approve";
 import { PATIENCE, Scene } from "./scene";
 
 /** prod's cluster, by a name of its own: a region that can be away. */
@@ -74,6 +75,8 @@ describe("disaster recovery (long)", () => {
     if (process.env["SHOW"] !== undefined) console.log(`\n$ baton ${args.join(" ")}\n${text}`);
     return text;
   };
+  const approve = async (environment: string) =>
+    baton(0, "bob", "approve", environment, await latestPlan(scene.project.folder, environment));
   const edit = async (from: string | RegExp, to: string) => {
     const path = join(scene.project.folder, "Pulumi.dr.yaml");
     const text = await readFile(path, "utf8");
@@ -96,7 +99,7 @@ describe("disaster recovery (long)", () => {
     assert.ok(digest);
     const card = await baton(0, "ann", "request", "prod", "--version", version(2));
     assert.match(card, /dr +prod-\S+ → prod-v2\S+, once that has/);
-    await baton(0, "bob", "approve", "prod");
+    await approve("prod");
     const text = await baton(0, "ann", "deploy", "prod", "--yes");
     assert.match(
       text,
@@ -135,7 +138,7 @@ describe("disaster recovery (long)", () => {
     }
     await baton(0, "ann", "unhold", `stage-${second}`, "--reason", "only a drill");
     await baton(0, "ann", "request", "prod", "--version", version(2));
-    await baton(0, "bob", "approve", "prod");
+    await approve("prod");
     await baton(0, "ann", "deploy", "prod", "--yes");
   });
 
@@ -154,7 +157,7 @@ describe("disaster recovery (long)", () => {
     await edit("podinfo.dr.example.com", "podinfo.example.com");
     const tag = `prod-${version(2)}`;
     await baton(0, "ann", "request", "dr", "--tag", tag);
-    await baton(0, "bob", "approve", "dr");
+    await approve("dr");
     await baton(0, "ann", "deploy", "dr", "--yes");
     await until("a sixth pod", async () => (await scene.pods("dr")).length >= 6, PATIENCE);
     // Also back from there, with nothing else than its own region.
@@ -166,7 +169,7 @@ describe("disaster recovery (long)", () => {
     await edit("minReplicas: 6", "minReplicas: 5");
     await edit("podinfo.example.com", "podinfo.dr.example.com");
     await baton(0, "ann", "request", "dr", "--tag", tag);
-    await baton(0, "bob", "approve", "dr");
+    await approve("dr");
     await baton(0, "ann", "deploy", "dr", "--yes");
     await baton(0, "ann", "drift", "dr");
     await baton(0, "ann", "drift", "prod");

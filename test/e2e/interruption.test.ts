@@ -4,9 +4,9 @@ import { existsSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { approve } from "../../cli/approve";
 import { deploy } from "../../cli/deploy";
 import { request } from "../../cli/request";
+import { approveLatest, latestPlan } from "../support/approve";
 import { ToolScene } from "../support/tool";
 import { killsOf, printOf, stateOf, Walk, type Kill } from "../support/walk";
 
@@ -91,7 +91,7 @@ describe("a tool that is killed", () => {
 
   it("finishes its approval", async () => {
     await ask();
-    await expectFinished(["approve", "qa"], 0, "bob");
+    await expectFinished(["approve", "qa", await latestPlan(scene.folder, "qa")], 0, "bob");
   });
 
   it("finishes its deployment", async () => {
@@ -133,7 +133,7 @@ describe("a tool that is killed", () => {
   it("gives a remote its deployment", async () => {
     share();
     await ask();
-    await approve(await scene.context(), "qa");
+    await approveLatest(await scene.context(), "qa");
     await expectFinished(["deploy", "qa", "--yes"], 0);
   });
 });

@@ -2,12 +2,12 @@ import * as assert from "node:assert/strict";
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { approve } from "../../cli/approve";
 import type { Context, Report } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
 import { hold, unhold } from "../../cli/hold";
 import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
+import { approveLatest } from "../support/approve";
 import { SlackServer } from "../support/slack";
 import { ToolScene } from "../support/tool";
 
@@ -113,7 +113,7 @@ describe("an outage", () => {
     assert.match(notes, /\nKept here until the next command, as it could not be pushed: origin/);
     renameSync(`${remote}.away`, remote);
     assert.notEqual(refs(remote), refs(scene.folder));
-    assert.deepEqual(await run(async (context) => approve(context, "qa")), done);
+    assert.deepEqual(await run(async (context) => approveLatest(context, "qa")), done);
     assert.equal(refs(remote), refs(scene.folder));
   });
 
@@ -133,7 +133,10 @@ describe("an outage", () => {
     const strict =
       "#!/bin/sh\nwhile read old new ref; do case $ref in refs/heads/*) exit 1;; esac; done\n";
     writeFileSync(join(remote, "hooks/pre-receive"), strict, { mode: 0o755 });
-    assert.match((await run(async (context) => approve(context, "qa"))).notes, /^Kept here until/);
+    assert.match(
+      (await run(async (context) => approveLatest(context, "qa"))).notes,
+      /^Kept here until/,
+    );
     assert.deepEqual(tags(refs(remote)), tags(refs(scene.folder)));
     rmSync(join(remote, "hooks/pre-receive"));
     assert.deepEqual(await run(go), done);

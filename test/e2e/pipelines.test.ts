@@ -10,6 +10,7 @@ import { deleteNamespaces, kubeconfigOf } from "../../sandbox/cluster";
 import { Project } from "../../sandbox/engine";
 import { DR_REGISTRY, REGISTRY, ROOT, SANDBOX } from "../../sandbox/folder";
 import { pushTests, targetsOf } from "../../sandbox/images";
+import { latestPlan } from "../support/approve";
 import { as } from "../support/person";
 import { GH, Runner, type Ended } from "../support/runner";
 import { onSandbox, PATIENCE, startSandbox } from "./scene";
@@ -230,7 +231,8 @@ const REQUEST = ["dispatch release", "release request in prod"];
   async function approve(person: string): Promise<Ended[]> {
     const { folder } = await cloneOf(person, "main");
     await rm(join(FOLDER, "pushed"), { force: true });
-    const command = ["-r", "ts-node/register", "cli/main.ts", "approve", "prod"];
+    const plan = await latestPlan(folder, "prod");
+    const command = ["-r", "ts-node/register", "cli/main.ts", "approve", "prod", plan];
     await execa("node", command, { cwd: folder, env: { ...project.environment, ...as(person) } });
     return startPushed();
   }

@@ -3,13 +3,14 @@ import { execFileSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import * as fc from "fast-check";
-import { approve, reject } from "../../cli/approve";
+import { reject } from "../../cli/approve";
 import type { Context, Report } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
 import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
 import type { Announcement } from "../../release/announcement";
 import { cardBlocks, type ChangeCard } from "../../release/change-card";
+import { approveLatest } from "../support/approve";
 import { ToolScene } from "../support/tool";
 
 const VARIABLES = ["PULUMI_CONFIG_PASSPHRASE", "BATON_REGISTRY_PASSWORD", "SLACK_TOKEN"] as const;
@@ -71,7 +72,7 @@ describe("a secret", () => {
     scene.write("Pulumi.qa.yaml", file(session, "info"));
     scene.hasDeployed("dev", "build-1", "dev-1");
     await run((opened) => request(opened, "qa", { notes: "First" }));
-    await run((opened) => approve(opened, "qa"));
+    await run((opened) => approveLatest(opened, "qa"));
     await run((opened) => deploy(opened, "qa", { yes: true }));
     // Another secret, which fails; a rejection; and a way back.
     scene.write("Pulumi.qa.yaml", file(next, "debug"));

@@ -1,6 +1,5 @@
 import * as assert from "node:assert/strict";
 import { parse } from "yaml";
-import { approve } from "../../cli/approve";
 import { deploy } from "../../cli/deploy";
 import { request } from "../../cli/request";
 import { restore } from "../../cli/restore";
@@ -11,6 +10,7 @@ import { unapproved } from "../../ledger/program-check";
 import { policyFor } from "../../release/approval";
 import { formatProblems } from "../../release/problem";
 import { schemaChange, type SchemaRecord } from "../../release/schema";
+import { approveLatest } from "../support/approve";
 import { labels, schema } from "../support/database";
 import { digestOf, ToolScene } from "../support/tool";
 
@@ -52,7 +52,7 @@ describe("what a release does to the database", () => {
   const ask = async (tag: string) => request(await scene.context(), "qa", { tag });
   const say = async (person: string) => {
     scene.as(person);
-    await approve(await scene.context(), "qa");
+    await approveLatest(await scene.context(), "qa");
   };
   const go = async () => (await deploy(await scene.context(), "qa", { yes: true })).outcome;
 

@@ -1,6 +1,5 @@
 import * as assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { approve } from "../../cli/approve";
 import type { Context, Report } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
 import { readFacts } from "../../cli/facts";
@@ -12,6 +11,7 @@ import { rollback } from "../../cli/rollback";
 import { status, type EnvironmentStatus } from "../../cli/status";
 import { why } from "../../cli/why";
 import { Refusal } from "../../ledger/refusal";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 
 const runs = (tag: string, more: string) =>
@@ -60,7 +60,7 @@ describe("an environment that follows its upstream", () => {
   const ask = (tag = "stage-2") => as("ann", (context) => request(context, "prod", { tag }));
   const roll = (): Promise<Report> =>
     as("ann", (context) => deploy(context, "prod", { yes: true }));
-  const say = () => as("bob", (context) => approve(context, "prod"));
+  const say = () => as("bob", (context) => approveLatest(context, "prod"));
   /** All of it, for another release. */
   const together = async (tag: string) => {
     await ask(tag);
@@ -95,7 +95,10 @@ describe("an environment that follows its upstream", () => {
     await asked();
     assert.equal((await roll()).outcome, "waiting");
     await say();
-    assert.match(printed(), /With it dr takes prod-2, under plan [0-9a-f]{12}:/);
+    assert.match(
+      printed(),
+      /\n {2}dr +prod-1 → prod-2, once that has succeeded\n +plan [0-9a-f]{12};/,
+    );
     const report = await roll();
     assert.equal(report.outcome, "done", printed());
     assert.equal(scene.runs("prod")?.["imageTag"], "stage-2");
@@ -115,7 +118,7 @@ describe("an environment that follows its upstream", () => {
     assert.match(printed(), /prod has not deployed it yet; expected prod to run it first/);
     assert.equal(scene.runs("dr")?.["imageTag"], "prod-1");
     await assert.rejects(
-      as("bob", (context) => approve(context, "dr")),
+      as("bob", (context) => approveLatest(context, "dr")),
       /made together with prod's, whose words it stands under/,
     );
     const said = await as("ann", (context) => why(context, "dr"));
@@ -200,7 +203,7 @@ describe("an environment that follows its upstream", () => {
     scene.write("Pulumi.dr.yaml", DR.replace("  baton:follows: true\n", ""));
     scene.git("commit", "--quiet", "-am", "Apart");
     await as("ann", (context) => request(context, "dr", { tag: "prod-1" }));
-    await as("bob", (context) => approve(context, "dr"));
+    await as("bob", (context) => approveLatest(context, "dr"));
     const alone = await as("ann", (context) => deploy(context, "dr", { yes: true }));
     assert.equal(alone.outcome, "done", printed());
     scene.write(

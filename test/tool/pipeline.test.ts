@@ -2,10 +2,10 @@ import * as assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { approve } from "../../cli/approve";
 import { pipeline, type PipelineOptions } from "../../cli/pipeline";
 import { preview, type Previewed } from "../../cli/preview";
 import { publish } from "../../cli/publish";
+import { approveLatest } from "../support/approve";
 import { ToolScene } from "../support/tool";
 
 const STACKS = {
@@ -250,7 +250,7 @@ describe("baton pipeline", () => {
       tag("v1.0.0");
       await run("refs/tags/v1.0.0");
       scene.as("bob", remote);
-      const { ref } = await approve(await scene.context(), "prod");
+      const { ref } = await approveLatest(await scene.context(), "prod");
       const branch = /the checkout is .*; expected main, its protected branch\. Start the job on/;
       scene.git("checkout", "--quiet", "--detach", `refs/tags/${String(ref)}^{commit}`);
       await assert.rejects(run("prod"), branch);
@@ -333,7 +333,7 @@ describe("baton preview", () => {
     const { outcome, environments } = await run();
     assert.equal(outcome, "done");
     assert.deepEqual(
-      environments.map(({ environment, card }) => [environment, card?.settings]),
+      environments.map(({ environment, card }) => [environment, card?.moved?.settings]),
       [["dev", [{ path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" }]]],
     );
     assert.equal(scene.git("rev-parse", "HEAD"), head);
@@ -381,7 +381,7 @@ describe("baton preview", () => {
       onChange("package.json", '{ "scripts": { "preinstall": "touch ran" } }\n');
       const { outcome, card } = await of("dev", "change");
       assert.equal(outcome, "done");
-      assert.deepEqual(card?.settings, [
+      assert.deepEqual(card?.moved?.settings, [
         { path: "settings.config.LEVEL", kind: "changed", from: "debug", to: "info" },
       ]);
       assert.match(card.notes ?? "", /^Other files that the commit changes are not part of this/);
@@ -399,7 +399,7 @@ describe("baton preview", () => {
       change("Pulumi.qa.yaml", lines.replace("1h", "2h"));
       const { card } = await of("qa", "change");
       assert.deepEqual(
-        card?.settings?.map(({ path }) => path),
+        card?.moved?.settings.map(({ path }) => path),
         ["quota.pods"],
       );
       change("Pulumi.qa.yaml", lines.replace("pods: 5", "pods: 7"));

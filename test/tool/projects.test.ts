@@ -1,7 +1,6 @@
 import * as assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { approve } from "../../cli/approve";
 import { check } from "../../cli/check";
 import type { Context, Report } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
@@ -12,6 +11,7 @@ import { rollback } from "../../cli/rollback";
 import { review, signOff } from "../../cli/sign-off";
 import { status, type EnvironmentStatus } from "../../cli/status";
 import { Project } from "../../ledger/project";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 
 const FILES = (project: string) => ({
@@ -43,7 +43,7 @@ describe("two projects in one repository", () => {
     deployed = shop.once(async () => {
       await asked();
       shop.as("bob");
-      for (const project of [shop, cart]) await run(project, approve, "qa");
+      for (const project of [shop, cart]) await run(project, approveLatest, "qa");
       shop.as("ann");
       for (const project of [shop, cart]) await run(project, deploy, "qa", { yes: true });
       for (const project of [shop, cart]) project.hasDeployed("dev", "build-2", "dev-2");
@@ -66,7 +66,7 @@ describe("two projects in one repository", () => {
   const takesNext = async (project: ToolScene) => {
     await run(project, request, "qa", {});
     shop.as("bob");
-    await run(project, approve, "qa");
+    await run(project, approveLatest, "qa");
     shop.as("ann");
     return run(project, deploy, "qa", { yes: true });
   };
@@ -74,7 +74,7 @@ describe("two projects in one repository", () => {
   it("are approved one by one, also where they ask for the same", async () => {
     await asked();
     shop.as("bob");
-    await run(shop, approve, "qa");
+    await run(shop, approveLatest, "qa");
     shop.as("ann");
     assert.deepEqual(shop.tags("approve").length, 1);
     assert.match(shop.tags("approve")[0] ?? "", /^approve\/shop\/qa\/\w+\/bob-example-com$/);
@@ -90,7 +90,7 @@ describe("two projects in one repository", () => {
   it("take no word that was copied from the other", async () => {
     await asked();
     shop.as("bob");
-    await run(cart, approve, "qa");
+    await run(cart, approveLatest, "qa");
     shop.as("ann");
     const [word = ""] = cart.tags("approve/cart");
     const ledger = (await shop.context()).ledger;
@@ -164,7 +164,7 @@ describe("two projects in one repository", () => {
     for (const project of [shop, cart]) {
       await run(project, request, "qa", { hotfix: true });
       shop.as("bob");
-      await run(project, approve, "qa");
+      await run(project, approveLatest, "qa");
       shop.as("ann");
       await run(project, deploy, "qa", { yes: true });
     }

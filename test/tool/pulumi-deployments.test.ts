@@ -3,7 +3,6 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { approve } from "../../cli/approve";
 import { check } from "../../cli/check";
 import { openContext, type Report } from "../../cli/context";
 import { deploy } from "../../cli/deploy";
@@ -15,6 +14,7 @@ import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
 import { status, type EnvironmentStatus } from "../../cli/status";
 import { unapproved } from "../../ledger/program-check";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 
 const QA = `config:
@@ -67,7 +67,7 @@ describe("where Pulumi Deployments deploys", () => {
 
   const say = async (person: string): Promise<Report> => {
     as(person);
-    return approve(await scene.context(), "qa");
+    return approveLatest(await scene.context(), "qa");
   };
   const go = async (): Promise<Report> => deploy(await scene.context(), "qa", { yes: true });
   const started = () => git(remote, "tag", "--list", "deploy/*").split("\n").filter(Boolean);
@@ -152,7 +152,7 @@ describe("where Pulumi Deployments deploys", () => {
       await hold(await scene.context(), "dev-1", { reason: "wait" });
       const context = await scene.context();
       as("carol");
-      const report = await approve(context, "qa");
+      const report = await approveLatest(context, "qa");
       assert.equal(report.outcome, "done");
       assert.deepEqual(report["missing"], []);
       assert.match(context.notes.join("\n"), /qa: .*held/);
@@ -167,7 +167,7 @@ describe("where Pulumi Deployments deploys", () => {
       execFileSync("mv", [remote, gone]);
       const context = await scene.context();
       as("carol");
-      await approve(context, "qa");
+      await approveLatest(context, "qa");
       assert.match(
         context.notes.join("\n"),
         /the tag that starts Pulumi Deployments is not pushed/,

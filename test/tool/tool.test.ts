@@ -1,10 +1,11 @@
 import * as assert from "node:assert/strict";
-import { approve, reject } from "../../cli/approve";
+import { reject } from "../../cli/approve";
 import { deploy } from "../../cli/deploy";
 import { unhold } from "../../cli/hold";
 import { request } from "../../cli/request";
 import { rollback } from "../../cli/rollback";
 import { status } from "../../cli/status";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 import type { Report } from "../../cli/context";
 
@@ -159,12 +160,16 @@ describe("the tool", () => {
       scene.hasDeployed("qa", "dev-1", "qa-1");
       await ask("stage", { version: "v1.0.0" });
       assert.match(scene.printed[0] ?? "", /missing +stage: the request is approved by nobody/);
-      await approve(await scene.context(), "stage");
-      assert.match(scene.printed.join("\n"), /your own request, so your word does not count/);
+      assert.match(scene.printed[0] ?? "", /\n {2}approve {3}baton approve stage [0-9a-f]{12}$/);
+      await assert.rejects(
+        approveLatest(await scene.context(), "stage"),
+        /^Refusal: stage: the word is of ann@example.com, whose own request for qa-1 it is/,
+      );
+      assert.deepEqual(scene.tags("approve"), []);
       assert.equal(await outcome(go("stage")), "waiting");
       assert.match(last(), /approved by nobody/);
       scene.as("bob");
-      await approve(await scene.context(), "stage");
+      await approveLatest(await scene.context(), "stage");
       assert.match(last(), /Go on with `baton deploy stage`/);
       assert.equal(await outcome(go("stage")), "done");
     });
@@ -181,7 +186,7 @@ describe("the tool", () => {
       scene.hasDeployed("qa", "dev-1", "qa-1");
       await ask("stage", { version: "v1.0.0" });
       scene.as("bob");
-      await approve(await scene.context(), "stage");
+      await approveLatest(await scene.context(), "stage");
       await go("stage");
 
       scene.write(

@@ -17,6 +17,7 @@ import { Project } from "../../ledger/project";
 import { unapproved } from "../../ledger/program-check";
 import { hashProgram } from "../../ledger/program-files";
 import { REVISION } from "../../registry/images";
+import { approveLatest } from "../support/approve";
 import { ToolScene } from "../support/tool";
 
 const DEV = "config:\n  baton:imageTag: build-1\n";
@@ -271,7 +272,7 @@ async function journey(user: UserScene): Promise<void> {
   const go = async () => user.run(async (context) => deploy(context, "qa", { yes: true }));
   const sayYes = async () => {
     user.as("bob");
-    await user.run(async (context) => approve(context, "qa"));
+    await user.run(async (context) => approveLatest(context, "qa"));
     user.as("ann");
   };
   scene.hasDeployed("dev", "build-1", "dev-1");
@@ -406,7 +407,7 @@ describe("a checkout that git does not read", () => {
     for (const command of [
       async (context: Context) => request(context, "qa", {}),
       async (context: Context) => deploy(context, "qa", { yes: true }),
-      async (context: Context) => approve(context, "qa"),
+      async (context: Context) => approve(context, "qa", "0".repeat(64)),
       async (context: Context) => rollback(context, "qa", {}),
       async (context: Context) => history(context, {}),
       async (context: Context) => preview(context, undefined, { base: "HEAD" }),

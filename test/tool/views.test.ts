@@ -1,5 +1,4 @@
 import * as assert from "node:assert/strict";
-import { approve } from "../../cli/approve";
 import { deploy } from "../../cli/deploy";
 import { differences, drift } from "../../cli/drift";
 import { history } from "../../cli/history";
@@ -11,6 +10,7 @@ import type { SaidTerm } from "../../cli/text";
 import { why } from "../../cli/why";
 import type { Context, Report } from "../../cli/context";
 import { stampOf } from "../../ledger/entries";
+import { approveLatest } from "../support/approve";
 import { digestOf, ToolScene } from "../support/tool";
 
 const DEV = "config:\n  baton:imageTag: build-1\n";
@@ -197,7 +197,7 @@ describe("the commands that look", () => {
   describe("after what went wrong", () => {
     before(async () => {
       scene.as("bob");
-      await approve(await scene.context(), "stage");
+      await approveLatest(await scene.context(), "stage");
       scene.hasDeployed("dev", "build-2", "dev-2");
       await request(await scene.context(), "qa", { hotfix: true });
       await deploy(await scene.context(), "qa", { yes: true });

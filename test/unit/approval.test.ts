@@ -25,10 +25,12 @@ const yes = (email: string, more: Partial<Word> = {}): Word => ({
 const no = (email: string, more: Partial<Word> = {}) => yes(email, { kind: "reject", ...more });
 
 /** The problems of Ann's request for prod at noon, or so many seconds later. */
+const REQUEST = { environment: "prod", plan: "0123456789ab".repeat(5) };
+
 function refusal(policy: Partial<ApprovalPolicy>, words: readonly Word[], later = 0): string {
   const whole = { required: 1, notOwnRequest: true, signed: false, ...policy };
   const now = new Date(NOON.getTime() + later * 1000);
-  return formatProblems(approvalProblems("prod", whole, [ANN], words, NOON, now));
+  return formatProblems(approvalProblems("prod", whole, [ANN], words, NOON, now, REQUEST));
 }
 
 describe("an approval", () => {
@@ -49,7 +51,7 @@ describe("an approval", () => {
       refusal({}, [yes("Ann@example.com")]),
       "prod: the request is approved by nobody, not counting ann@example.com (own request); " +
         "expected the word of 1 person other than ann@example.com. " +
-        "1 more must run `baton approve prod`.",
+        "1 more must run `baton approve prod 0123456789ab`.",
     );
     assert.equal(refusal({ notOwnRequest: false }, [yes(ANN)]), "");
   });
@@ -61,7 +63,7 @@ describe("an approval", () => {
       refusal({ from }, [yes(EVE)]),
       "prod: the request is approved by nobody, " +
         "not counting eve@example.com (not in baton:approval.from); expected the word of 1 " +
-        "person of Bob@Example.com. 1 more must run `baton approve prod`.",
+        "person of Bob@Example.com. 1 more must run `baton approve prod 0123456789ab`.",
     );
     assert.equal(refusal({ from: [], required: 0 }, []), "");
   });

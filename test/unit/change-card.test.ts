@@ -1,7 +1,7 @@
 import type { KnownBlock } from "@slack/web-api";
 import * as assert from "node:assert/strict";
 import * as fc from "fast-check";
-import { cardBlocks, formatCard, type ChangeCard } from "../../release/change-card";
+import { cardBlocks, formatCard, type ChangeCard, type Moved } from "../../release/change-card";
 
 const digest = (letter: string) => `sha256:${letter.repeat(64)}`;
 
@@ -17,6 +17,31 @@ const card: ChangeCard = {
   missing: ["prod: nobody has approved."],
 };
 
+const moved: Moved = {
+  since: { tag: "stage-44", commit: "d".repeat(40) },
+  settings: [
+    { path: "settings.config.LOG_LEVEL", kind: "changed", from: "debug", to: "info" },
+    { path: "settings.config.YEN", kind: "added", to: true },
+  ],
+  secrets: [{ path: "settings.secrets.SESSION_KEY", kind: "changed" }],
+  policy: [{ path: "approval.required", kind: "changed", from: 2, to: 0 }],
+  suites: [{ path: "verification.suites.load", kind: "removed" }],
+  program: {
+    files: [
+      { name: "approvals", kind: "added" },
+      { name: "index.ts", kind: "changed" },
+      { name: "old.ts", kind: "removed" },
+    ],
+    project: [{ path: "runtime.name", kind: "changed", from: "nodejs", to: "python" }],
+  },
+  packages: [
+    { name: "semver", from: "7.0.0", to: "7.0.1" },
+    { name: "left-pad", from: undefined, to: "1.0.0" },
+    { name: "yaml", from: "2.0.0", to: "2.0.0", isOther: true },
+  ],
+  unnamed: [],
+};
+
 const full: ChangeCard = {
   ...card,
   commits: {
@@ -30,11 +55,10 @@ const full: ChangeCard = {
     behind: 1,
     total: 3,
   },
-  settings: [
-    { path: "settings.config.LOG_LEVEL", kind: "changed", from: "debug", to: "info" },
-    { path: "settings.config.YEN", kind: "added", to: true },
-    { path: "settings.secrets.SESSION_KEY", kind: "changed" },
-  ],
+  moved,
+  hotfix: true,
+  wayBack: "stage-44, with `baton rollback prod`",
+  approve: "baton approve prod 0123456789ab",
   operations: [
     { op: "delete", type: "apps/v1:Deployment", names: ["worker"], routine: false, paths: [] },
     { op: "replace", type: "batch/v1:Job", names: ["smoke", "load"], routine: true, paths: [] },
@@ -51,6 +75,17 @@ const full: ChangeCard = {
     { name: "load", result: "failed" },
   ],
   notes: "Payments in yen.\n\nNothing else.\n",
+};
+
+const NOTHING: Moved = {
+  since: "nothing",
+  settings: [],
+  secrets: [],
+  policy: [],
+  suites: [],
+  program: { files: [], project: [] },
+  packages: [],
+  unnamed: [],
 };
 
 describe("the change card", () => {
@@ -75,15 +110,23 @@ describe("the change card", () => {
       `prod: stage-44 → stage-45
   digest    sha256:aaaaaaaaaaaa → sha256:bbbbbbbbbbbb
   version   v1.3.0 → v1.4.0
+  lane      hotfix: past freeze, soak and sign-offs
   plan      0123456789ab
   asked by  ann@example.com
+  since     stage-44, deployed from ddddddddd
 ! delete    unexpected: 1 apps/v1:Deployment: worker
   replace   2 batch/v1:Job: smoke, load
   update    2 kubernetes:apps/v1:Deployment: web, api (spec.replicas,
             spec.template.spec.containers[0].resources.limits.memory)
   settings  settings.config.LOG_LEVEL: debug → info
             settings.config.YEN: added, true
-            settings.secrets.SESSION_KEY: changed
+  secrets   settings.secrets.SESSION_KEY: changed
+  policy    approval.required: 2 → 0
+  verifies  verification.suites.load: removed
+  program   3 files: approvals (added), index.ts, old.ts (removed)
+            Pulumi.yaml: runtime.name: nodejs → python
+  packages  3 packages: semver 7.0.0 → 7.0.1, left-pad 1.0.0 (added), yaml 2.0.0
+            (the same version with other contents)
   commits   1 commit of aaaaaaaaa is left
             3 commits from aaaaaaaaa to ccccccccc
             ccccccccc Take payments in yen (Bob)
@@ -96,8 +139,10 @@ describe("the change card", () => {
   notes     Payments in yen.
 
             Nothing else.
+  way back  stage-44, with \`baton rollback prod\`
   approval  not routine
-  missing   prod: nobody has approved.`,
+  missing   prod: nobody has approved.
+  approve   baton approve prod 0123456789ab`,
     );
   });
 
@@ -110,8 +155,11 @@ describe("the change card", () => {
       to: { tag: "build-1", digest: digest("a") },
       commits: { state: "unknown", why: "nothing ran before", commits: [], behind: 0, total: 0 },
       operations: [],
-      settings: [],
+      moved: { ...NOTHING, since: { tag: "build-0", commit: "d".repeat(40) } },
+      hotfix: false,
       suites: [],
+      wayBack: undefined,
+      approve: undefined,
       routine: true,
       missing: [],
     });
@@ -131,6 +179,36 @@ describe("the change card", () => {
     });
     assert.match(same, /sha256:aaaaaaaaaaaa \(unchanged\)/);
     assert.match(same, /commits {3}none, both are ccccccccc/);
+  });
+
+  it("says of a first deployment that everything is new", () => {
+    const operations = [
+      { op: "create", type: "pulumi:pulumi:Stack", names: ["s"], routine: false, paths: [] },
+      { op: "create", type: "baton:components:Workload", names: ["w"], routine: false, paths: [] },
+      { op: "create", type: "core/v1:Service", names: ["web", "api"], routine: false, paths: [] },
+    ];
+    const text = formatCard({ ...card, from: {}, moved: NOTHING, operations });
+    assert.match(text, /\n {2}new {7}everything, 2 objects: nothing was deployed before\n/);
+    assert.doesNotMatch(text, /settings/);
+  });
+
+  it("marks what moved and cannot be named, and shows where long values differ", () => {
+    const unnamed = ["program moved, and comparing with ddddddddd does not tell how"];
+    const [from, to] = ["x".repeat(80), `${"x".repeat(79)}y`];
+    const settings = [
+      { path: "a", kind: "changed", from, to },
+      { path: "b", kind: "changed", from: 1, to: "1" },
+    ] as const;
+    const text = formatCard({ ...full, moved: { ...moved, unnamed, settings } });
+    assert.match(text, /\n! unnamed {3}program moved, and comparing/);
+    assert.match(text, /a: …x{11} → …x{10}y\n/);
+    assert.match(text, /b: 1 → "1"\n/);
+  });
+
+  it("says where an update may be of any property", () => {
+    const update = { op: "update", type: "core/v1:Service", names: ["web"], routine: false };
+    const text = formatCard({ ...card, operations: [{ ...update, paths: [] }] });
+    assert.match(text, /1 core\/v1:Service: web \(of properties that are not known\)/);
   });
 
   it("wraps long lists below where they begin, and breaks no command", () => {
@@ -158,7 +236,7 @@ describe("the change card", () => {
     const commit = { id: "c".repeat(40), subject, author: "Eve\u0007" };
     const commits = { state: "known", commits: [commit], behind: 0, total: 1 } as const;
     const text = formatCard({ ...full, commits, notes: "One\u001b[1m\nTwo\u2028Three" });
-    assert.match(text, /ccccccccc Harmless \[2J prod: approved {2}\(Eve \)/);
+    assert.match(text, /ccccccccc Harmless�\[2J prod: approved� \(Eve�\)/);
     assert.doesNotMatch(text, /[\u0000-\u0009\u000b-\u001f\u2028\u202e]/);
   });
 
@@ -192,7 +270,7 @@ describe("the change card", () => {
           const commits = { state: "known", commits: [commit], behind: 0, total: 1 } as const;
           const to = { tag: filler.repeat(200) };
           const blocks = cardBlocks({ ...full, to, commits, missing });
-          assert.ok(blocks.length <= 50);
+          assert.ok(blocks.length <= 48);
           for (const { type, text } of blocks) {
             assert.ok(text.text.length > 0);
             assert.ok(text.text.length <= (type === "header" ? 150 : 3000), type);
@@ -202,7 +280,8 @@ describe("the change card", () => {
       );
       const missing = Array.from({ length: 200 }, () => "word ".repeat(500));
       const blocks = cardBlocks({ ...full, missing });
-      assert.equal(blocks.length, 50);
+      assert.ok(blocks.length <= 48);
+      assert.ok(blocks.reduce((sum, { text }) => sum + text.text.length, 0) <= 12_000);
       assert.match(blocks.at(-1)?.text.text ?? "", /and more/);
     });
   });

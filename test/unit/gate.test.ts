@@ -47,6 +47,7 @@ describe("the gate's term for approvals", () => {
       })),
       NOON,
       NOON,
+      { environment: "prod", plan: "0".repeat(64) },
     );
 
   it("waits while words are missing", () => {

@@ -110,6 +110,10 @@ describe("the operations of a preview", () => {
       operation("replace", SERVICE, "web::internal"),
       operation("delete", DEPLOYMENT, "worker"),
       operation("update", DEPLOYMENT, "api", IMAGE, "spec.replicas"),
+      operation("update", DEPLOYMENT, "any"),
+      operation("delete-replaced", SERVICE, "left"),
+      operation("create-replacement", SERVICE, "half"),
+      operation("something-new", SERVICE, "web"),
     ]);
     assert.deepEqual(
       groups.map((group) => {
@@ -117,13 +121,17 @@ describe("the operations of a preview", () => {
         return [group.op, group.type, ...group.names, ...group.paths, ...mark].join(" ");
       }),
       [
+        "something-new kubernetes:core/v1:Service web unexpected",
         "delete kubernetes:apps/v1:Deployment worker unexpected",
+        "delete-replaced kubernetes:core/v1:Service left unexpected",
         "replace kubernetes:core/v1:Service web::internal unexpected",
+        "create-replacement kubernetes:core/v1:Service half unexpected",
         "delete kubernetes:core/v1:ConfigMap settings-dev-44",
         "delete kubernetes:core/v1:Secret settings-dev-44",
         "replace kubernetes:batch/v1:Job verification-smoke",
         "replace promotion:index:EarnedTag verification-earned-tag",
         "update kubernetes:apps/v1:Deployment api spec.replicas unusual",
+        "update kubernetes:apps/v1:Deployment any unusual",
         "update kubernetes:apps/v1:Deployment web",
         "update kubernetes:core/v1:Service web",
         "update kubernetes:networking.k8s.io/v1:Ingress web",
@@ -239,12 +247,31 @@ describe("the operations of a preview", () => {
         false,
       ],
       ["an import", [labels], operation("import", SERVICE, "web"), false],
+      ...["create", "update", "replace"].map((op): [string, Operation[], Operation, boolean] => [
+        `half of a replacement carried on with ${op}`,
+        [operation("create-replacement", JOB, "smoke")],
+        operation(op, JOB, "smoke"),
+        false,
+      ]),
     ];
     for (const [title, approved, now, covered] of table) {
       it(`${covered ? "stay within" : "exceed"} them: ${title}`, () => {
         assert.deepEqual(exceeds(approved, [now]), covered ? [] : [now]);
       });
     }
+
+    it("cover nothing that no group shows", () => {
+      fc.assert(
+        fc.property(someOperations, someOperations, (approved, now) => {
+          const shown = groupOperations(approved).flatMap(({ names }) => names);
+          const covered = now.filter((one) => exceeds(approved, [one]).length === 0);
+          for (const { op, urn: of } of covered) {
+            const name = of.split("::").slice(3).join("::");
+            assert.ok(["same", "read"].includes(op) || shown.includes(name), `${op} ${name}`);
+          }
+        }),
+      );
+    });
 
     it("never exceed themselves, nor in another stack", () => {
       fc.assert(

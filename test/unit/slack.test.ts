@@ -100,7 +100,7 @@ describe("an announcement", () => {
       "*ann@example.com asks for stage-45 as v1.4.0 in prod*\nPlan 0123456789ab",
       "```\nprod: stage-44 → stage-45\n  update    1 Deployment: web\n```",
       "Approved by nobody yet\n• prod: the request is approved by nobody; expected the word of 1 " +
-        "person. Approve it.\nApprove with `baton approve prod`",
+        "person. Approve it.\nApprove with `baton approve prod 0123456789ab`",
     ]);
     const approved = { ...requested, approvals: ["bob@example.com"], missing: [] };
     assert.equal(
