@@ -195,10 +195,7 @@ describe("a change to the program behind an approved plan", () => {
 
   it("is refused where main names what is not there", async () => {
     const missing = hashProgram(scratch.top, "dist");
-    await assert.rejects(
-      missing,
-      /the program: main is dist; expected its folder/,
-    );
+    await assert.rejects(missing, /the program: main is dist; expected its folder/);
   });
 
   it("is refused where TypeScript is configured from elsewhere", async () => {
