@@ -116,17 +116,20 @@ function* history(
     const isLast = index === promotions;
     const environment = isLast ? ASKED : (path[index % path.length] ?? "");
     const tag = `build-${index + 1}`;
-    const plan = String(index).padStart(64, "0");
+    const plan = String(index).padStart(12, "0").padEnd(64, "0");
     const named =
-      `Baton-Id: ${index}\nBaton-Tag: ${tag}\nBaton-Digest: ${digest(index)}\n` +
+      `Baton-Project: baton\nBaton-Id: ${index}\nBaton-Tag: ${tag}\nBaton-Digest: ${digest(index)}\n` +
       `Baton-Plan: ${plan}\nBaton-Parts: tag=1 digest=2 settings=3 program=4\n`;
     const file = `Pulumi.${environment}.yaml`;
     yield `commit refs/heads/main\nmark :${index + 1}\ncommitter ${person} ${stamp(index)}\n`;
     yield data(`Request ${tag} for ${environment}\n\nBaton-Request: ${environment}\n${named}`);
-    yield `M 100644 inline ${file}\n${data(`${files.get(file) ?? ""}# ${tag}\n`)}\n`;
-    const approval = `approve/baton/${environment}/${plan.slice(-12)}/bob-example.com`;
-    yield `tag ${approval}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
-    yield data(`approve ${tag} for ${environment}\n\n${named}`);
+    yield `M 100644 inline ${file}\n${data(taking(files.get(file) ?? "", tag, digest(index)))}\n`;
+    for (const name of ["bob", "eve"]) {
+      const approval = `approve/baton/${environment}/${plan.slice(0, 12)}/${name}-example-com`;
+      const tagger = `${name} <${name}@example.com>`;
+      yield `tag ${approval}\nfrom :${index + 1}\ntagger ${tagger} ${stamp(index)}\n`;
+      yield data(`approve ${tag} for ${environment}\n\n${named}`);
+    }
     if (isLast) return;
     const outcome = `outcome/baton/${environment}/${stampOf(at(index))}`;
     yield `tag ${outcome}\nfrom :${index + 1}\ntagger ${person} ${stamp(index)}\n`;
@@ -136,4 +139,11 @@ function* history(
         "Baton-Approved-By: bob@example.com\nBaton-Who: ann@example.com\n",
     );
   }
+}
+
+/** A stack file that takes another release. */
+function taking(text: string, tag: string, digest: string): string {
+  const rest = text.replace(/^ +baton:(imageTag|imageDigest|version|rollbackOf):.*\n/gm, "");
+  const moving = `  baton:imageTag: ${tag}\n  baton:imageDigest: ${digest}\n`;
+  return rest.replace(/^config:\n/m, (line) => line + moving);
 }

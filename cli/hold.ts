@@ -1,4 +1,5 @@
 import { Refusal } from "../ledger/refusal";
+import { RegistryError } from "../registry/errors";
 import { openRegistry } from "../registry/registry";
 import { shortDigest } from "../release/plan";
 import { fetchOrNote, publish, type Context, type Report } from "./context";
@@ -112,13 +113,21 @@ function notInForce(what: string, ref: string): Refusal {
   });
 }
 
-/** By what some environment asks for or has earned, or else by the registry. */
-async function digestOf({ project }: Context, tag: string): Promise<string> {
+/** By the registry, or where it does not know the tag or cannot be asked, by a stack file's pin. */
+async function digestOf({ project, notes }: Context, tag: string): Promise<string> {
   const path = await project.path();
   const configs = await Promise.all(path.map(async (name) => project.config(name)));
-  const asked = configs.find(({ imageTag }) => imageTag === tag)?.imageDigest;
   const registry = configs[0]?.registry;
-  const digest = asked ?? (registry && (await openRegistry(registry).resolve(tag)));
+  const known =
+    registry &&
+    (await openRegistry(registry)
+      .resolve(tag)
+      .catch((error: unknown) => {
+        if (!(error instanceof RegistryError)) throw error;
+        notes.push(`The registry cannot be asked, so the pin counts: ${error.message}`);
+        return undefined;
+      }));
+  const digest = known ?? configs.find(({ imageTag }) => imageTag === tag)?.imageDigest;
   if (digest !== undefined) return digest;
   throw new Refusal({
     where: "baton",

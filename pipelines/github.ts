@@ -25,7 +25,16 @@ const LONGEST = 60_000;
 /** Of one request, in milliseconds. */
 const TIMEOUT = 15_000;
 
-const Comments = z.array(z.object({ id: z.number(), body: z.string().nullish() }));
+/** The author of what a job writes with its GITHUB_TOKEN. */
+const AUTHOR = "github-actions[bot]";
+
+const Comments = z.array(
+  z.object({
+    id: z.number(),
+    body: z.string().nullish(),
+    user: z.object({ login: z.string() }).nullish(),
+  }),
+);
 const PullRequests = z.array(z.object({ html_url: z.string() }));
 const Created = z.object({ html_url: z.string() });
 
@@ -39,7 +48,9 @@ export async function comment(environment: string, file: string): Promise<void> 
   const issue = `issues/${variable("PULL_REQUEST")}/comments`;
   for (let page = 1; ; page += 1) {
     const comments = Comments.parse(await ask("GET", `${issue}?per_page=100&page=${page}`));
-    const former = comments.find((one) => one.body?.startsWith(mark));
+    const former = comments.find(
+      ({ body: text, user }) => user?.login === AUTHOR && text?.startsWith(mark) === true,
+    );
     if (former !== undefined) {
       await ask("PATCH", `issues/comments/${former.id}`, { body });
       console.log("The comment is up to date.");

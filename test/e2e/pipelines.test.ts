@@ -72,7 +72,7 @@ const REQUEST = ["dispatch release", "release request in prod"];
   let github: Server;
   /** What GitHub was asked to make. */
   const made: { readonly path: string; readonly body: Record<string, string> }[] = [];
-  const comments: { id: number; body: string }[] = [];
+  const comments: { id: number; body: string; user: { login: string } }[] = [];
   const build = Math.floor(Date.now() / 1000);
   const repository = `${REGISTRY}/pipelines-${build}`;
 
@@ -177,7 +177,11 @@ const REQUEST = ["dispatch release", "release request in prod"];
         const former = comments.find(({ id }) => path.endsWith(`/issues/comments/${id}`));
         if (former !== undefined) former.body = body["body"] ?? "";
         if (method === "POST" && path.endsWith("/comments"))
-          comments.push({ id: comments.length + 1, body: body["body"] ?? "" });
+          comments.push({
+            id: comments.length + 1,
+            body: body["body"] ?? "",
+            user: { login: "github-actions[bot]" },
+          });
         const isFirst = new URL(path, "http://github").searchParams.get("page") === "1";
         const answers: Record<string, unknown> = {
           comments: isFirst ? comments : [],

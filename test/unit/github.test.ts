@@ -17,7 +17,7 @@ describe("what only GitHub can do", () => {
   let folder: string;
   let file: string;
   let asked: Asked[];
-  let comments: { id: number; body: string }[];
+  let comments: { id: number; body: string; user?: { login: string } }[];
   let open: { html_url: string }[];
   let ahead: number;
   const environment = { ...process.env };
@@ -33,7 +33,8 @@ describe("what only GitHub can do", () => {
         const body = (text === "" ? {} : JSON.parse(text)) as Asked["body"];
         asked.push({ method, url, body });
         if (method === "POST" && url.endsWith("/comments")) {
-          comments.push({ id: comments.length + 1, body: body["body"] ?? "" });
+          const user = { login: "github-actions[bot]" };
+          comments.push({ id: comments.length + 1, body: body["body"] ?? "", user });
         }
         if (method === "PATCH") {
           const former = comments.find(({ id }) => url.endsWith(`/issues/comments/${id}`));
@@ -93,6 +94,16 @@ describe("what only GitHub can do", () => {
     assert.equal(comments.length, 4);
     assert.match(comments[3]?.body ?? "", /qa: baton:quota is too small/);
     assert.equal(comments[0]?.body, "one");
+  });
+
+  it("edits no comment of another author, whatever it begins with", async () => {
+    const body = "<!-- baton preview qa -->\nas if it were ours";
+    for (const login of ["eve", "github-actions"]) comments.push({ id: 1, body, user: { login } });
+    comments.push({ id: 3, body });
+    write([{ environment: "qa", card: card("") }]);
+    await comment("qa", file);
+    assert.ok(comments.slice(0, 3).every((one) => one.body === body));
+    assert.equal(comments.length, 4);
   });
 
   it("lets nothing in a card end its block", async () => {
