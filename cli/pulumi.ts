@@ -357,7 +357,8 @@ export class Pulumi {
     const lockedBy = run.succeeded ? [] : locksOf(run.output);
     if (lockedBy.length === 0 && !run.killed) await this.runs.forgetEnded(stack);
     // A log without a reason is not whole, as on a disk that is full.
-    const touched = hasTouched(lines) || !(run.succeeded || /\berror: /.test(run.output));
+    const isWhole = run.succeeded || /\berror: /.test(run.output);
+    const touched = lockedBy.length === 0 && (hasTouched(lines) || !isWhole);
     this.touched ||= touched;
     return {
       ...run,

@@ -203,6 +203,12 @@ describe("once Pulumi has touched a stack", () => {
     assert.deepEqual(scene.results("qa"), wentBack.results);
   });
 
+  it("a stack that is locked before is refused: nothing has moved", async () => {
+    restore();
+    scene.pulumi("qa.lock.1", "2026-11-21T10:00:00Z");
+    await assert.rejects(go(await scene.context()), /qa: the stack is held by /);
+  });
+
   it("a stack that is locked meanwhile leaves a failure, and the way back goes on without a remote", async () => {
     restore();
     await failing();
