@@ -157,8 +157,10 @@ describe("once Pulumi has touched a stack", () => {
   it("nothing goes forward before all is recorded", async () => {
     restore();
     await failing();
+    scene.git("init", "--quiet", "--bare", "--initial-branch=main", ".pulumi/remote.git");
+    scene.git("remote", "add", "origin", "./.pulumi/remote.git");
     await faults.during({ of: "git", at: 1, then: "stays" }, async () => {
-      await go(await scene.context());
+      assert.equal((await go(await scene.context())).outcome, "went-back");
     });
     scene.git("config", "user.useConfigOnly", "true");
     scene.git("config", "user.email", "");
