@@ -110,7 +110,7 @@ describe("what a release does to the database", () => {
     await ask("dev-21");
     assert.deepEqual(scene.asked().sort(), ["dev", "qa"]);
     await say("bob");
-    assert.deepEqual(scene.asked(), ["qa"]);
+    assert.deepEqual(scene.asked().sort(), ["dev", "qa"]);
     await go();
     assert.deepEqual(scene.asked(), ["qa", "qa", "qa"]);
   });

@@ -225,7 +225,7 @@ describe("the commands that look", () => {
         qa.unreviewed.map(({ tag }) => tag),
         ["dev-2"],
       );
-      assert.match(text(), /✖ the path is stopped by bob@example.com since .* \(look \[31mhere\)/);
+      assert.match(text(), /✖ the path is stopped by bob@example.com since .* \(look �\[31mhere\)/);
       assert.ok(!text().includes("\u001b"), "nothing that a terminal obeys");
       assert.match(text(), /qa: dev-3 failed, and the way back to dev-1 is not finished/);
       const ledger = (await scene.context()).ledger;
