@@ -1,5 +1,5 @@
 import { startProblems } from "../ledger/gate";
-import type { Request } from "../ledger/ledger";
+import type { LedgerOutcome, Request } from "../ledger/ledger";
 import { problemsOf, type Term } from "../release/gate";
 import {
   exceeds,
@@ -18,10 +18,24 @@ import type { Preview } from "./pulumi";
 
 /** Whether a request may be deployed now. */
 export type Clearance =
-  | { readonly state: "clear"; readonly gate: Gate; readonly unattended: boolean }
+  | Clear
   /** People's words or time are missing. */
   | { readonly state: "waits"; readonly terms: readonly Term[] }
   | { readonly state: "fails"; readonly problems: readonly Problem[] };
+
+/** A request that may be deployed, with what has let it pass. */
+export interface Clear {
+  readonly state: "clear";
+  readonly gate: Gate;
+  readonly unattended: boolean;
+  readonly preview: Preview;
+}
+
+/** What has become of a request since it was cleared. */
+export type Meanwhile =
+  | Exclude<Clearance, Clear>
+  /** Something was deployed here, so all is to be looked at from the beginning. */
+  | { readonly state: "overtaken" };
 
 /**
  * Checks all that must hold before a request is deployed, and previews it once more: it must do no
@@ -57,7 +71,9 @@ export async function clear(
   const beyond = exceeds(parseOperations(request.operations), operations);
   const moved =
     gate.approvals.policy.required > 0 ? await movedSince(context, request, previewed) : [];
-  if (beyond.length + moved.length === 0) return { state: "clear", gate, unattended };
+  if (beyond.length + moved.length === 0) {
+    return { state: "clear", gate, unattended, preview: previewed };
+  }
   const problems = [...beyond.map((each) => beyondProblem(request, each)), ...moved];
   return { state: "fails", problems };
 }
@@ -76,50 +92,54 @@ async function movedSince(
 
 /**
  * Checks anew, right before anything is changed, all that others may have said or moved since: words,
- * holds, stops, windows, tags, files.
- * @param outcome the environment's newest one, but for unapproved ones, when the request was cleared
- * @param unattended whether the request was cleared without the words that it needs else
+ * holds, stops, windows, tags, files, the stack's state.
+ * @param newest the environment's newest outcome, but for unapproved ones, when the request was cleared
  * @returns nothing where the request may go on.
  */
 export async function clearAgain(
   context: Context,
   request: Request,
   stackFile: string,
-  { outcome, unattended }: { readonly outcome: string | undefined; readonly unattended: boolean },
-): Promise<Exclude<Clearance, { state: "clear" }> | undefined> {
+  { unattended, preview }: Clear,
+  newest: string | undefined,
+): Promise<Meanwhile | undefined> {
   const { environment } = request;
   await fetchOrRefuse(context);
   const latest = await latestRequest(context, environment);
   const facts = await readFacts(context);
-  const outcomes = await facts.outcomesOf(environment);
-  // That something else was deployed past the approvals is recorded by this very command.
-  const newest = outcomes.find(({ result }) => result !== "unapproved");
-  const meanwhile =
-    latest.id !== request.id || latest.commit !== request.commit
-      ? `another since then, of ${latest.requesters[0] ?? ""} for ${latest.tag}`
-      : newest?.ref === outcome
-        ? undefined
-        : `followed by ${newest?.ref ?? "nothing"} since then`;
-  if (meanwhile !== undefined) {
+  if (latest.id !== request.id || latest.commit !== request.commit) {
     const problem = {
       where: environment,
       property: "the request",
-      value: meanwhile,
+      value: `another since then, of ${latest.requesters[0] ?? ""} for ${latest.tag}`,
       expected: "the one that was checked and previewed",
-      fix: "Look at `baton status`, and run the same command again",
+      fix: `Look at \`baton show ${environment}\`, and run the same command again`,
     };
     return { state: "fails", problems: [problem] };
   }
+  if (newestOf(await facts.outcomesOf(environment)) !== newest) return { state: "overtaken" };
   const gate = await gateOf(context, request, stackFile, facts);
   const isStillUnattended = unattended && gate.approvals.unattended;
   const open = gate.terms.filter(
     ({ name, state }) =>
       state !== "passes" && !(name === "approvals" && state === "waits" && isStillUnattended),
   );
-  if (open.length === 0) return undefined;
+  if (open.length === 0) {
+    const moved =
+      gate.approvals.policy.required > 0 ? await movedSince(context, request, preview) : [];
+    return moved.length === 0 ? undefined : { state: "fails", problems: moved };
+  }
   return open.some(({ state }) => state === "fails")
     ? { state: "fails", problems: problemsOf(open) }
     : { state: "waits", terms: open };
+}
+
+/**
+ * The newest of an environment's outcomes that a deployment of the tool has made: what was deployed past
+ * the approvals may be found and recorded by a command that looks at a request.
+ */
+export function newestOf(outcomes: readonly LedgerOutcome[]): string | undefined {
+  return outcomes.find(({ result }) => result !== "unapproved")?.ref;
 }
 
 function beyondProblem({ environment }: Request, { op, urn, paths = [] }: Operation): Problem {

@@ -6,7 +6,7 @@ import { targetOf, type Target } from "../release/way-back";
 import { alone, Locked } from "./alone";
 import { end, onceBegun, type BegunDeployment } from "./begun";
 import { endAsTouched, endRecorded, messageOf, UNRECORDED, whoIs } from "./bookkeeping";
-import { clear, clearAgain } from "./clearance";
+import { clear, clearAgain, newestOf } from "./clearance";
 import {
   checkHere,
   checkName,
@@ -160,9 +160,8 @@ async function attempt(
   }
 
   // The preview and the question have taken their time, in which others may have said something.
-  const newest = outcomes.find(({ result }) => result !== "unapproved")?.ref;
-  const known = { outcome: newest, unattended };
-  const meanwhile = await clearAgain(context, request, stackFile, known);
+  const meanwhile = await clearAgain(context, request, stackFile, clearance, newestOf(outcomes));
+  if (meanwhile?.state === "overtaken") return attempt(context, environment, yes, begun, beginNow);
   if (meanwhile?.state === "waits") return waiting(context, request, meanwhile.terms);
   if (meanwhile?.state === "fails") {
     await publish(context);

@@ -500,6 +500,25 @@ describe("what people see and approve", () => {
       }
     }
 
+    it("a deployment by another person during the question is found, and not made again", async () => {
+      await ask();
+      await approveAs("bob");
+      scene.as("ann", remote);
+      const context = await scene.context();
+      const ups = scene.calls("up").length;
+      let answers = 0;
+      const answer = async () => {
+        answers += 1;
+        if (answers === 1) assert.equal((await go()).outcome, "done");
+        return "y";
+      };
+      const report = await atTerminal(answer, () => deploy(context, "qa", {}));
+      assert.equal(report.outcome, "done");
+      assert.match(printed(), /qa: dev-2 is deployed already/);
+      assert.equal(scene.calls("up").length, ups + 1);
+      assert.equal(answers, 1);
+    });
+
     it("a freeze that begins during the question counts", async () => {
       const window = {
         name: "night",
