@@ -8,8 +8,15 @@ import {
   parseUrn,
   type Operation,
 } from "../release/operations";
+import type { Tree } from "../release/merge";
 import type { Problem } from "../release/problem";
-import { startsOf } from "../release/start";
+import {
+  describeProperty,
+  formatValue,
+  startObjects,
+  startsOf,
+  type StartObject,
+} from "../release/start";
 import { Locked } from "./alone";
 import { fetchOrRefuse, latestRequest, type Context } from "./context";
 import { readFacts, type Facts } from "./facts";
@@ -80,14 +87,49 @@ export async function clear(
 
 /** What of the state is another one than a request was approved to start from. */
 async function movedSince(
-  { pulumi }: Context,
+  context: Context,
   request: Request,
   preview: Preview,
 ): Promise<Problem[]> {
   const { environment, id, former } = request;
+  const { pulumi } = context;
   const state = await pulumi.resources(environment);
   const present = startsOf(preview, state, { target: request, former }, [id, environment]);
-  return startProblems(request, state, present);
+  const objects = startObjects(present, state, preview.next);
+  return [
+    ...startProblems(request, state, present),
+    ...(await movedInCluster(context, environment, objects)),
+  ];
+}
+
+/** What of a request's objects is another one in the cluster than in the state that was previewed. */
+async function movedInCluster(
+  { project, notes }: Context,
+  environment: string,
+  objects: readonly StartObject[],
+): Promise<Problem[]> {
+  if (objects.length === 0) return [];
+  const { clusterOf } = await import("./cluster");
+  const cluster = clusterOf(environment, await project.config(environment));
+  const moved = objects.map(async ({ inputs, movedIn }) => {
+    const found = await cluster.read(inputs);
+    // A client's objects hold dates as such; the cluster's own words are JSON.
+    return found === undefined ? [] : movedIn(JSON.parse(JSON.stringify(found)) as Tree);
+  });
+  const all = await Promise.all(moved).catch((error: unknown) => {
+    const why = error instanceof Error ? error.message : String(error);
+    notes.push(
+      `${environment}: the objects to be changed were not compared with the cluster: ${why}`,
+    );
+    return [];
+  });
+  return all.flat().map((property) => ({
+    where: environment,
+    property: describeProperty(property),
+    value: `${formatValue(property.value)} in the cluster, and another one in the state`,
+    expected: "what the preview shows that it is changed from",
+    fix: `Run \`pulumi refresh --stack ${environment}\`, and ask anew with \`baton request ${environment}\``,
+  }));
 }
 
 /**

@@ -225,7 +225,6 @@ async function isOpen(
   const stands = await Promise.all([
     planTerm(project, ledger, latest, stackFile),
     orderTerm(ledger, latest, lastDeployed),
-    startTerm(latest, outcomes),
   ]);
   const releases = { target: latest, former: latest.former };
   const starts = startsOf(preview, state, releases, [latest.id, environment]);
@@ -234,7 +233,7 @@ async function isOpen(
   const over = latest.at.getTime() + (lane?.expiresAfter ?? Infinity) * 1000 <= now().getTime();
   const open =
     committed === stackFile &&
-    stands.every((term) => term.state === "passes") &&
+    [...stands, startTerm(latest, outcomes)].every((term) => term.state === "passes") &&
     startProblems(latest, state, starts).length === 0 &&
     !over &&
     !words.some(({ kind }) => kind === "reject") &&

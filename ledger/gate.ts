@@ -14,10 +14,10 @@ import { parseOperations } from "../release/operations";
 import type { Problem } from "../release/problem";
 import {
   describeProperty,
+  formatValue,
   movedProperties,
   parseStarts,
   unapprovedStarts,
-  type MovedProperty,
   type Start,
   type StateResource,
 } from "../release/start";
@@ -345,7 +345,7 @@ export function startProblems(
   const problems = [...byProperty].map(([property, { path, value }]) => ({
     where: environment,
     property,
-    value: path === "" ? "gone" : told(value),
+    value: path === "" ? "gone" : `${formatValue(value)} now`,
     expected: "what it was when this was asked for",
     fix: `Look at what has changed it, and ask anew with \`baton request ${environment}\``,
   }));
@@ -357,16 +357,6 @@ export function startProblems(
 
 /** How many properties are named that are others than a request started from. */
 const MOST = 10;
-const LONGEST = 80;
-
-/** A value for people; of a secret there is none. */
-function told(value: MovedProperty["value"]): string {
-  if (value === undefined) return "another one now, or not set";
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  const short = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
-  return `${short === "" ? "empty" : short} now`;
-}
-
 /** What a request's commit holds of its plan. All else is what runs here. */
 const HELD: readonly PlanPart[] = ["tag", "digest", "version", "settings", "secrets", "policy"];
 

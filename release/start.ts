@@ -84,6 +84,8 @@ const RELEASE_LABELS =
   /(^|\.)labels(\.baton\/image-tag|\["(baton\/image-tag|app\.kubernetes\.io\/version)"\])$/;
 /** More properties of one resource than this are bound by the objects that they are parts of. */
 const MOST = 20;
+/** How many characters of a value people see. */
+const LONGEST = 80;
 
 /**
  * The values that a preview's operations start from.
@@ -120,7 +122,10 @@ export function startsOf(
     const paths = boundPaths(changed, types, from, isMadeAnew).filter((path) => {
       const value = valueAt(from.outputs, path);
       if (SETTINGS.test(types)) return true;
-      return !isGenerated(value) && renamed?.(value) !== textOf(nextValue(next, path));
+      const brought = nextValue(next, path);
+      if (isGenerated(value)) return false;
+      // What only the former release sets ends with it.
+      return renamed === undefined || (brought !== undefined && renamed(value) !== textOf(brought));
     });
     const known: [string, unknown][] = [];
     const properties = paths.flatMap((path): StartProperty[] => {
@@ -216,10 +221,69 @@ export function unapprovedStarts(
   });
 }
 
+/** An object of the cluster of which an operation changes properties. */
+export interface StartObject {
+  readonly types: string;
+  readonly name: string;
+  /** What the program wants of it, by which it is found. */
+  readonly inputs: Tree;
+  /**
+   * The properties that are others in the cluster than in the state, and not what the operation brings.
+   * @param live the object as the cluster has it
+   */
+  readonly movedIn: (live: Tree) => MovedProperty[];
+}
+
+/**
+ * The objects that operations start from, to be compared with the cluster: no preview says what was
+ * changed there. Secrets are not compared.
+ */
+export function startObjects(
+  starts: readonly Start[],
+  state: readonly StateResource[],
+  next: PreviewedChanges["next"],
+): StartObject[] {
+  const byResource = new StateByResource(state);
+  const brings = new Map(
+    [...next].map(([urn, resource]) => {
+      const { types, name } = parseUrn(urn);
+      return [`${types} ${name}`, resource] as const;
+    }),
+  );
+  return starts.flatMap(({ types, name, of, properties }): StartObject[] => {
+    const { inputs, outputs } = byResource.find(types, of) ?? {};
+    if (inputs?.["apiVersion"] === undefined || outputs === undefined) return [];
+    if (IS_SECRET.test(types)) return [];
+    const paths = properties.map(({ path }) => path);
+    const movedIn = (live: Tree) => {
+      const moved = paths.filter((path) => {
+        const value = canonical(valueAt(live, path));
+        const brought = canonical(nextValue(brings.get(`${types} ${name}`), path));
+        return value !== canonical(valueAt(outputs, path)) && value !== brought;
+      });
+      return innermost(moved, properties, live).map((path) => ({
+        types,
+        name: of,
+        path,
+        value: valueAt(live, path),
+      }));
+    };
+    return [{ types, name: of, inputs, movedIn }];
+  });
+}
+
 /** `Deployment web spec.replicas`. */
 export function describeProperty({ types, name, path }: MovedProperty): string {
   const kind = types.split(":").at(-1) ?? types;
   return `${kind} ${name} ${path}`.trim();
+}
+
+/** A value for people; of a secret there is none. */
+export function formatValue(value: unknown): string {
+  if (value === undefined) return "another one, or none,";
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const short = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return short === "" ? "empty" : short;
 }
 
 /** One line: `TYPES NAME OF TARGET PATH=HASH,PATH~HASH`; `~` where only the tool can compare. */

@@ -1,4 +1,9 @@
 import * as assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { deploy } from "../../cli/deploy";
 import type { Report } from "../../cli/context";
 import { unhold } from "../../cli/hold";
@@ -32,6 +37,8 @@ interface World {
   /** Beside the release. */
   readonly budget: number | undefined;
   readonly status: number;
+  /** Whether the Deployment is looked for in the cluster. */
+  readonly isFound?: boolean;
 }
 
 const NOW: World = {
@@ -56,7 +63,7 @@ function autonamed(name: string): Tree {
 
 /** What the program wants of each resource, by URN. */
 function wanted(world: World): Readonly<Record<string, Tree>> {
-  const { release, replicas, settings, generated, budget } = world;
+  const { release, replicas, settings, generated, budget, isFound = false } = world;
   const name = `settings-dev-${release}`;
   const labels = { "baton/image-tag": `dev-${release}` };
   const containers = [
@@ -69,7 +76,11 @@ function wanted(world: World): Readonly<Record<string, Tree>> {
   return {
     [urn(CONFIG, name)]: { metadata: autonamed(`${name}-${generated}`), data: settings },
     [urn(HIDDEN, name)]: { metadata: autonamed(`${name}-${generated}`), data: "[secret]" },
-    [WEB]: { metadata: { name: "web", labels }, spec: { replicas, template } },
+    [WEB]: {
+      ...(isFound ? { apiVersion: "apps/v1", kind: "Deployment" } : {}),
+      metadata: { name: "web", namespace: "qa", labels },
+      spec: { replicas, template },
+    },
     ...(budget === undefined
       ? {}
       : { [BUDGET]: { metadata: { name: "web" }, spec: { maxUnavailable: budget } } }),
@@ -126,6 +137,38 @@ function stepsOf(from: World, to: World): Tree[] {
   ];
 }
 
+const KINDS = { resources: [{ name: "deployments", kind: "Deployment", namespaced: true }] };
+
+/** A Kubernetes API that answers these paths. */
+async function clusterWith(answers: Readonly<Record<string, object>>) {
+  const server = createServer(({ url = "" }, response) => {
+    const answer = answers[url];
+    response.writeHead(answer === undefined ? 404 : 200, { "content-type": "application/json" });
+    response.end(JSON.stringify(answer ?? {}));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const folder = await mkdtemp(join(tmpdir(), "baton-kubernetes-"));
+  const { port } = server.address() as AddressInfo;
+  const former = process.env["KUBECONFIG"];
+  process.env["KUBECONFIG"] = join(folder, "kubeconfig");
+  const kubeconfig = {
+    "current-context": "qa",
+    contexts: [{ name: "qa", context: { cluster: "qa", user: "qa" } }],
+    clusters: [{ name: "qa", cluster: { server: `http://127.0.0.1:${port}` } }],
+    users: [{ name: "qa", user: {} }],
+  };
+  await writeFile(process.env["KUBECONFIG"], JSON.stringify(kubeconfig));
+  return {
+    stop: async () => {
+      process.env["KUBECONFIG"] = former;
+      if (former === undefined) delete process.env["KUBECONFIG"];
+      server.closeAllConnections();
+      server.close();
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
 describe("what an approval starts from", () => {
   let scene: ToolScene;
   /** dev-1 runs in qa, approved by bob. */
@@ -173,7 +216,7 @@ describe("what an approval starts from", () => {
   /** What the program says that runs in a plain `pulumi up`: it knows outputs, and decrypted secrets. */
   const saidByProgram = async () => {
     const config = scene.config("qa");
-    const given = Object.entries(config).map(([key, value]) => [
+    const given = Object.entries(config).map(([key, value]): [string, string] => [
       key,
       typeof value === "string" ? value : JSON.stringify(value),
     ]);
@@ -288,11 +331,10 @@ describe("what an approval starts from", () => {
 
   it("hashes nothing of a secret whose ciphertext is not there", async () => {
     is(NOW, NEXT);
-    const plain = stateOf(NOW).map(({ modified, ...one }) =>
-      JSON.parse(
-        JSON.stringify({ ...one, modified: undefined }).replace(/\{"4dab[^}]*\}/g, '{"A":"x"}'),
-      ),
-    );
+    const plain = stateOf(NOW).map((one): unknown => {
+      const undated = JSON.stringify({ ...one, modified: undefined });
+      return JSON.parse(undated.replace(/\{"4dab[^}]*\}/g, '{"A":"x"}'));
+    });
     await asks(NEXT);
     assert.match(scene.git("log", "-1", "--format=%B"), /\nBaton-Start: \S*Secret settings-dev-2 /);
     deployed();
@@ -390,6 +432,32 @@ describe("what an approval starts from", () => {
     await asked();
     assert.notEqual((await ledger.request("qa"))?.id, id);
     await passes();
+  });
+
+  it("is refused where the cluster has another value than the state", async () => {
+    const found = { apiVersion: "apps/v1", kind: "Deployment" };
+    const kubernetes = await clusterWith({
+      "/apis/apps/v1": KINDS,
+      "/apis/apps/v1/namespaces/qa/deployments/web": {
+        ...found,
+        metadata: { name: "web" },
+        spec: { replicas: 8 },
+      },
+    });
+    try {
+      const [now, to] = [
+        { ...NOW, isFound: true },
+        { ...SCALED, isFound: true },
+      ];
+      await asks(to, now);
+      const moved =
+        /qa: Deployment web spec\.replicas is 8 in the cluster, and another one in the state/;
+      await refused("tool", moved, /pulumi refresh --stack qa/);
+      await asks({ ...to, replicas: 8 }, now);
+      assert.equal((await deployedByTool()).outcome, "done");
+    } finally {
+      await kubernetes.stop();
+    }
   });
 
   it("keeps no value in the request, and salts each hash", async () => {
