@@ -108,7 +108,7 @@ export async function describeEngine(): Promise<EngineProgram[]> {
  * Whether the Kubernetes provider is the one that the sandbox builds: it is older than the version
  * that it gives, and updates an object that exists where the real one refuses to create it.
  */
-export async function isProviderBuilt(): Promise<boolean> {
+async function isProviderBuilt(): Promise<boolean> {
   const own = await installedPlugin(KUBERNETES.name, KUBERNETES.version);
   return own === undefined && isBuilt(KUBERNETES_PLUGIN);
 }

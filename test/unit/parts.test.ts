@@ -7,7 +7,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { isPlaced, offerOf, placePart, readStamp, type Part } from "../../sandbox/build";
+import { isBuilt, isPlaced, offerOf, placePart, readStamp, type Part } from "../../sandbox/build";
 import { BIN } from "../../sandbox/folder";
 import { pack, Parts } from "../../sandbox/parts";
 
@@ -161,6 +161,24 @@ describe("the sandbox's parts", () => {
       assert.equal(await offerOf({ ...part, stamps: ["main.version=2"] }, parts), undefined);
     });
   }
+
+  it("are known as built by their recipe, also where another sandbox has built them", async () => {
+    await writeParts();
+    await placePart(part, await open(folder));
+    assert.equal(await isBuilt(part), false, "taken from a commit's build");
+    const [first = ""] = Object.keys(part.programs);
+    const paths = new Map(Object.keys(part.programs).map((name) => [name, join(BIN, name)]));
+    const archive = join(folder, "parts.tar");
+    const stamp = await readStamp(part);
+    assert.ok(stamp);
+    await pack(
+      archive,
+      paths,
+      new Map([[first, { ...stamp, source: "built from sandbox/modules/pause" }]]),
+    );
+    await placePart(part, await open(archive));
+    assert.equal(await isBuilt(part), true);
+  });
 
   it("are refused without sums, with a sum that is none, and where nothing is", async () => {
     await mkdir(join(folder, "empty"));
