@@ -112,7 +112,7 @@ describe("what people see and approve", () => {
     await ask();
     const { ledger } = await scene.context();
     const made = (await ledger.request("qa")) ?? assert.fail();
-    const { tag, digest, version, plan, parts, operations } = made;
+    const { tag, digest, version, plan, parts, operations, after } = made;
     const wish = {
       environment: "qa",
       file: "Pulumi.qa.yaml",
@@ -120,6 +120,7 @@ describe("what people see and approve", () => {
       plan: { hash: changes.plan ?? plan, parts: formatParts(parts) },
       hotfix: false,
       operations: changes.operations ?? operations,
+      after,
     };
     await ledger.ask([wish], { notes: "" });
     scene.git("push", "--quiet", "origin", "main");
