@@ -112,7 +112,13 @@ describe("the commands that look", () => {
       const report = await see((context) => why(context, "stage"));
       assert.deepEqual(states(report), {
         ...{ earned: "passes", pin: "passes", plan: "passes", order: "passes" },
-        ...{ approvals: "waits", hold: "passes", line: "passes", freeze: "passes" },
+        ...{
+          start: "passes",
+          approvals: "waits",
+          hold: "passes",
+          line: "passes",
+          freeze: "passes",
+        },
         ...{ soak: "waits", "sign-offs": "passes" },
       });
       const soak = (report["terms"] as SaidTerm[]).find(({ name }) => name === "soak");
@@ -228,6 +234,8 @@ describe("the commands that look", () => {
       assert.match(text(), /✖ the path is stopped by bob@example.com since .* \(look �\[31mhere\)/);
       assert.ok(!text().includes("\u001b"), "nothing that a terminal obeys");
       assert.match(text(), /qa: dev-3 failed, and the way back to dev-1 is not finished/);
+      // A review is another person's than who asked for the hotfix.
+      scene.as("carol");
       const ledger = (await scene.context()).ledger;
       const hotfix = (await ledger.outcomes("qa")).find(({ hotfix }) => hotfix);
       await ledger.sayNamed("review", "qa", [stampOf(hotfix?.at ?? new Date(0))]);
