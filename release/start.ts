@@ -280,7 +280,7 @@ export function describeProperty({ types, name, path }: MovedProperty): string {
 
 /** A value for people; of a secret there is none. */
 export function formatValue(value: unknown): string {
-  if (value === undefined) return "another one, or none,";
+  if (value === undefined) return "another one";
   const text = typeof value === "string" ? value : JSON.stringify(value);
   const short = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
   return short === "" ? "empty" : short;

@@ -141,20 +141,21 @@ const KINDS = { resources: [{ name: "deployments", kind: "Deployment", namespace
 
 /** A Kubernetes API that answers these paths. */
 async function clusterWith(answers: Readonly<Record<string, object>>) {
-  const server = createServer(({ url = "" }, response) => {
+  const api = createServer(({ url = "" }, response) => {
     const answer = answers[url];
     response.writeHead(answer === undefined ? 404 : 200, { "content-type": "application/json" });
     response.end(JSON.stringify(answer ?? {}));
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => api.listen(0, "127.0.0.1", resolve));
   const folder = await mkdtemp(join(tmpdir(), "baton-kubernetes-"));
-  const { port } = server.address() as AddressInfo;
+  const { port } = api.address() as AddressInfo;
+  const server = `http://127.0.0.1:${port}`;
   const former = process.env["KUBECONFIG"];
   process.env["KUBECONFIG"] = join(folder, "kubeconfig");
   const kubeconfig = {
     "current-context": "qa",
     contexts: [{ name: "qa", context: { cluster: "qa", user: "qa" } }],
-    clusters: [{ name: "qa", cluster: { server: `http://127.0.0.1:${port}` } }],
+    clusters: [{ name: "qa", cluster: { server, "insecure-skip-tls-verify": true } }],
     users: [{ name: "qa", user: {} }],
   };
   await writeFile(process.env["KUBECONFIG"], JSON.stringify(kubeconfig));
@@ -162,8 +163,8 @@ async function clusterWith(answers: Readonly<Record<string, object>>) {
     stop: async () => {
       process.env["KUBECONFIG"] = former;
       if (former === undefined) delete process.env["KUBECONFIG"];
-      server.closeAllConnections();
-      server.close();
+      api.closeAllConnections();
+      api.close();
       await rm(folder, { recursive: true });
     },
   };

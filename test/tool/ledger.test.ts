@@ -30,7 +30,8 @@ describe("the ledger", () => {
   const requested = async (): Promise<Request> => {
     const hashes = { hash: plan.hash, parts: formatParts(plan.parts) };
     const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, plan: hashes };
-    await ledger.ask([{ ...wish, hotfix: false, operations }], {
+    const starts = () => ["kubernetes:apps/v1:Deployment web = - spec.replicas~id"];
+    await ledger.ask([{ ...wish, hotfix: false, operations, starts }], {
       notes: "Faster.\nBaton-Tag: dev-46",
     });
     return (await ledger.request("qa")) ?? assert.fail("no request");
@@ -51,6 +52,8 @@ describe("the ledger", () => {
         at: new Date(0),
         hotfix: false,
         operations,
+        after: "none",
+        starts: ["kubernetes:apps/v1:Deployment web = - spec.replicas~id"],
         former: undefined,
         follows: undefined,
         notes: "Faster.\n Baton-Tag: dev-46",

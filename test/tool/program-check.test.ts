@@ -138,7 +138,8 @@ describe("the program's own look at the approvals", () => {
     const runs = scene.runs("qa") as Running | undefined;
     const former = runs && targetOf(runs);
     const said = { hash, parts: formatParts(parts) };
-    const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, former, plan: said };
+    const after = (await ledger.outcomes("qa"))[0]?.ref;
+    const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, former, plan: said, after };
     await ledger.ask([{ ...wish, hotfix: false, operations: [] }], { notes: "" });
     return (await ledger.request("qa")) ?? assert.fail("no request");
   };
