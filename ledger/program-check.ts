@@ -122,7 +122,11 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   );
   const terms = approvals.terms.filter(({ name }) => name !== "approvals" || !approvals.unattended);
   const plans = await planTerm(project, ledger, request, stackFile);
-  return [...beside, ...problemsOf([plans, ...terms]), ...startProblems(request, await state())];
+  return [
+    ...beside,
+    ...problemsOf([plans, ...terms]),
+    ...startProblems(request, request.starts.length === 0 ? [] : await state()),
+  ];
 }
 
 /** Problems of a program that runs other files than were hashed. */

@@ -207,7 +207,8 @@ describe("around the approvals", () => {
     const said = { hash: plan.hash, parts: formatParts(plan.parts) };
     const operations = formatOperations([ROUTINE_OPERATION]);
     const file = project.stackFile(environment);
-    const wish = { environment, file, target, plan: said, hotfix, operations };
+    const after = (await ledger.outcomes(environment))[0]?.ref;
+    const wish = { environment, file, target, plan: said, hotfix, operations, after };
     await ledger.ask([wish], { notes: "" });
   };
   const say = async (person: string, environment: string) => {
@@ -419,6 +420,7 @@ describe("around the approvals", () => {
         "Baton-Digest": imageDigest,
         "Baton-Plan": plan.hash,
         "Baton-Parts": formatParts(plan.parts),
+        "Baton-After": (await ledger.outcomes(environment))[0]?.ref ?? "none",
         ...changes,
       }).map(([name, value]) => `${name}: ${value}\n`);
       const now = scene.read(`Pulumi.${environment}.yaml`);
