@@ -205,8 +205,10 @@ describe("what a request starts from", () => {
     const state = exported("prod");
     const preview = updated(state, scale, ["spec.replicas"]);
     const lines = [salt, ["other", "prod"], ["id", "dr"]] as const;
-    const all = lines.map((one) => startsOf(preview, state, releases, one).map(formatStart).join());
-    assert.equal(new Set(all).size, 3);
+    const all = lines.flatMap((one) => startsOf(preview, state, releases, one));
+    const hashes = all.flatMap(({ properties }) => properties.map(({ hash }) => hash));
+    assert.equal(new Set(hashes).size, 3);
+    assert.equal(new Set(all.map(({ target }) => target)).size, 3);
   });
 
   it("has no names that Pulumi makes up, and no labels that each release changes", () => {
