@@ -70,7 +70,7 @@ describe("once Pulumi has touched a stack", () => {
       const unsaid = report?.outcome === "failed" && !/cannot be recorded|again for/.test(where());
       assert.ok(!unsaid, where());
       await look(await scene.context());
-      const left = existsSync(join(scene.folder, ".git/baton/qa.unrecorded"));
+      const left = existsSync(join(scene.folder, ".git/baton/baton/qa.unrecorded"));
       // The same command does what the next one does not know of.
       if (scene.results("qa").join() !== expected.results.join()) {
         await command(await scene.context());

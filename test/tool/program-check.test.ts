@@ -139,7 +139,16 @@ describe("the program's own look at the approvals", () => {
     const former = runs && targetOf(runs);
     const said = { hash, parts: formatParts(parts) };
     const after = (await ledger.outcomes("qa"))[0]?.ref;
-    const wish = { environment: "qa", file: "Pulumi.qa.yaml", target, former, plan: said, after };
+    const [newest] = await ledger.outcomes("qa");
+    const wish = {
+      environment: "qa",
+      file: "Pulumi.qa.yaml",
+      target,
+      former,
+      after: newest?.ref,
+      plan: said,
+      after,
+    };
     await ledger.ask([{ ...wish, hotfix: false, operations: [] }], { notes: "" });
     return (await ledger.request("qa")) ?? assert.fail("no request");
   };

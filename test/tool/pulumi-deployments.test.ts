@@ -265,7 +265,7 @@ describe("where Pulumi Deployments deploys", () => {
       { commit = asked(), message = "" } = {},
     ) => {
       runs += 1;
-      const startTime = `2026-11-21T10:0${runs}:00.000Z`;
+      const startTime = `2026-11-21T10:${String(runs).padStart(2, "0")}:00.000Z`;
       const environment = { "git.head": commit };
       const run = { kind: "update", startTime, message, environment, resourceChanges, result };
       const drift = { kind: "refresh", startTime: "2026-11-21T11:00:00.000Z", result: "succeeded" };
