@@ -230,6 +230,7 @@ function asOutcome({ outcome, at }: Unrecorded): LedgerOutcome {
     reason: undefined,
     update: undefined,
     layout: undefined,
+    details: undefined,
     ...outcome,
   };
 }

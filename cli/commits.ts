@@ -1,6 +1,7 @@
 import { Git } from "../ledger/git";
 import { oneLine } from "../ledger/entries";
 import { REVISION } from "../registry/images";
+import { MOST_COMMITS, type ReleasedCommits } from "../ledger/details";
 import type { Commits } from "../release/change-card";
 
 /** As many as people read. */
@@ -18,11 +19,68 @@ export async function commitsBetween(
   former: Labels | undefined,
   next: Labels,
 ): Promise<Commits> {
+  const range = await rangeBetween(folder, former, next);
+  if (range.state === "unknown") return { ...range, commits: [], behind: 0, total: 0 };
+  const { git, from, to, behind, total } = range;
+  const format = "--format=%H%x00%aN%x00%s";
+  const limit = `--max-count=${LISTED}`;
+  const log = await git.try("log", "-z", "--no-show-signature", limit, format, `${from}..${to}`);
+  if (log !== undefined) {
+    return { from, to, state: "known", commits: parseLog(log), behind, total };
+  }
+  const why = "git cannot read its history";
+  return { from, to, state: "unknown", why, commits: [], behind: 0, total: 0 };
+}
+
+/**
+ * The commits that come between two images, as an outcome records them; undefined where they cannot
+ * be known.
+ */
+export async function releasedCommits(
+  folder: string,
+  former: Labels | undefined,
+  next: Labels,
+): Promise<ReleasedCommits | undefined> {
+  const range = await rangeBetween(folder, former, next);
+  if (range.state === "unknown") return undefined;
+  const { git, from, to, total } = range;
+  const shown = [`--max-count=${MOST_COMMITS}`, "--format=%H %ct", "--no-show-signature"];
+  const log = await git.try("log", ...shown, `${from}..${to}`);
+  if (log === undefined) return undefined;
+  const lines = log.split("\n").filter((line) => line !== "");
+  const newest = lines.flatMap((line) => {
+    const [id = "", seconds] = line.split(" ");
+    const at = new Date(Number(seconds) * 1000);
+    return Number.isNaN(at.getTime()) ? [] : [{ id, at: at.toISOString() }];
+  });
+  return { total, newest };
+}
+
+interface KnownRange {
+  readonly state: "known";
+  readonly git: Git;
+  readonly from: string;
+  readonly to: string;
+  readonly behind: number;
+  readonly total: number;
+}
+
+interface UnknownRange {
+  readonly state: "unknown";
+  readonly why: string;
+  readonly from?: string;
+  readonly to?: string;
+}
+
+/** The revisions of two images in the git history in a folder, and how many commits differ. */
+async function rangeBetween(
+  folder: string,
+  former: Labels | undefined,
+  next: Labels,
+): Promise<KnownRange | UnknownRange> {
   const [from, to] = [former?.[REVISION] || undefined, next[REVISION] || undefined];
   const named = { ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) };
-  const unknown = (why: string): Commits => {
-    return { ...named, state: "unknown", why, commits: [], behind: 0, total: 0 };
-  };
+  const unknown = (why: string): UnknownRange => ({ ...named, state: "unknown", why });
   if (former === undefined) return unknown("nothing ran before");
   if (from === undefined) return unknown(`the image that runs has no label ${REVISION}`);
   if (to === undefined) return unknown(`the image has no label ${REVISION}`);
@@ -45,14 +103,10 @@ export async function commitsBetween(
     if (!known) return unknown(`${revision.slice(0, 40)} is not in the git history at hand`);
   }
 
-  const range = `${from}...${to}`;
-  const counts = await git.try("rev-list", "--left-right", "--count", range);
-  const [behind = 0, total = 0] = (counts ?? "").trim().split("\t").map(Number);
-  const format = "--format=%H%x00%aN%x00%s";
-  const limit = `--max-count=${LISTED}`;
-  const log = await git.try("log", "-z", "--no-show-signature", limit, format, `${from}..${to}`);
-  if (counts === undefined || log === undefined) return unknown("git cannot read its history");
-  return { ...named, state: "known", commits: parseLog(log), behind, total };
+  const counts = await git.try("rev-list", "--left-right", "--count", `${from}...${to}`);
+  if (counts === undefined) return unknown("git cannot read its history");
+  const [behind = 0, total = 0] = counts.trim().split("\t").map(Number);
+  return { state: "known", git, from, to, behind, total };
 }
 
 /** Three fields a commit; no commit holds the character between them. */

@@ -1,5 +1,6 @@
 import type { LedgerOutcome, NewOutcome, Request } from "../ledger/ledger";
 import { Refusal } from "../ledger/refusal";
+import type { Term } from "../release/gate";
 import { shortHash } from "../release/plan";
 import { refusalIn } from "../release/schema";
 import { targetOf, type Target } from "../release/way-back";
@@ -16,6 +17,7 @@ import {
   type Context,
   type Report,
 } from "./context";
+import { detailsOf } from "./details";
 import { readFacts } from "./facts";
 import { withFollowers } from "./followers";
 import { firstReason, goBack, heldEverywhere } from "./go-back";
@@ -37,6 +39,8 @@ export interface Deployment {
   /** What ran before. */
   readonly former: Target | undefined;
   readonly approvedBy: readonly string[];
+  /** The terms of the gate by which it was let through; none on the way back. */
+  readonly terms: readonly Term[];
   /** Why nobody was asked. */
   readonly unattended: boolean;
   /** The run of Pulumi that was not the tool's. */
@@ -108,7 +112,7 @@ async function attempt(
     if (unfetched !== undefined) context.notes.push(messageOf(unfetched.error));
     print(`${environment}: ${request.tag} had failed; the way back goes on.`);
     const { approvedBy, former } = last;
-    const deployment = { request, stackFile, former, approvedBy, unattended: false };
+    const deployment = { request, stackFile, former, approvedBy, terms: [], unattended: false };
     return wayBack(context, deployment, former, last.reason ?? "");
   }
   if (unfetched !== undefined) throw unfetched.error;
@@ -172,7 +176,8 @@ async function attempt(
   const up = await context.showProgress(change, (show) => pulumi.up(environment, stackFile, show));
   if (up.lockedBy.length > 0) return new Locked(stackFile, up.lockedBy);
   const { approvedBy } = gate.approvals;
-  const deployment: Deployment = { request, stackFile, former, approvedBy, unattended };
+  const { terms } = gate;
+  const deployment: Deployment = { request, stackFile, former, approvedBy, terms, unattended };
   return up.succeeded ? succeed(context, deployment) : recover(context, deployment, up);
 }
 
@@ -226,7 +231,9 @@ export async function succeed(context: Context, deployment: Deployment): Promise
     context.pulumi.outputs(environment),
   );
   const { earnedTag, layout } = outputs ?? {};
-  const ref = await recordOutcome(context, deployment, "deployed", { former, reason, layout });
+  const details = await detailsOf(context, deployment, outputs);
+  const said = { former, reason, layout, details };
+  const ref = await recordOutcome(context, deployment, "deployed", said);
   context.print(`${environment}: ${tag} is deployed and verified (${ref ?? UNRECORDED}).`);
   if (request.hotfix) {
     context.print(
@@ -388,7 +395,7 @@ export async function recordOutcome(
   { ledger, books }: Context,
   { request, approvedBy, update }: Deployment,
   result: LedgerOutcome["result"],
-  details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo" | "layout">,
+  details: Pick<NewOutcome, "former" | "left" | "reason" | "returningTo" | "layout" | "details">,
 ): Promise<string | undefined> {
   const { environment, commit, tag, digest, version, plan, parts, id, hotfix } = request;
   if (result !== "failed") {

@@ -81,8 +81,8 @@ export async function movementTerms(
     .reduce(stricterSignOffs);
   const asked = Object.keys(signOffs).length > 0;
   const words = asked ? await readNamedWords(project, ledger, "sign-off", upstream, now) : [];
-  const given = words.flatMap(({ of: [release, name = ""], email }) =>
-    release === tag ? [{ name, email }] : [],
+  const given = words.flatMap(({ of: [release, name = ""], email, at }) =>
+    release === tag ? [{ name, email, at }] : [],
   );
   terms.push(signOffTerm(environment, upstream, signOffs, given, tag));
   return [...held, ...terms];
@@ -279,5 +279,6 @@ export async function leadTermOf(
   const outcomes = await facts.outcomesOf(lead);
   // What it has left since is no longer what to follow.
   const last = outcomes.find(({ result }) => result !== "failed");
-  return leadTerm(environment, lead, last?.result === "deployed" && last.request === id);
+  const runs = last?.result === "deployed" && last.request === id;
+  return leadTerm(environment, lead, runs ? last.at : undefined);
 }

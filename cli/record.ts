@@ -188,6 +188,7 @@ async function deploymentOf(
     stackFile,
     former: formerOf(request, release && targetOf(release), outcomes, undefined),
     approvedBy: approvals.approvedBy,
+    terms: approvals.terms,
     unattended: !isApproved && approvals.unattended,
     update: update.id,
     missing: isApproved || approvals.unattended ? undefined : (words?.says ?? "no approvals"),
@@ -238,7 +239,7 @@ async function finishWayBack(context: Context, failed: LedgerOutcome): Promise<R
   }
   context.print(`${environment}: ${tag} had failed; the way back goes on.`);
   const stackFile = await context.project.read(environment);
-  const deployment = { request, stackFile, former, approvedBy, unattended: false };
+  const deployment = { request, stackFile, former, approvedBy, terms: [], unattended: false };
   return alone(context, environment, () => wayBack(context, deployment, former, reason));
 }
 

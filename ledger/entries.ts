@@ -28,6 +28,9 @@ export const PROJECT = "Baton-Project";
 /** Lines `Name: value` at the end of a message. */
 export type Trailers = Readonly<Record<string, string | undefined>>;
 
+/** Trailers to write; a list becomes a line for each of its values. */
+export type NewTrailers = Readonly<Record<string, string | readonly string[] | undefined>>;
+
 /** One annotated tag. */
 export interface Entry {
   /** Its name without `refs/tags/`. */
@@ -115,7 +118,7 @@ export class Entries {
   async add(
     kind: Kind,
     path: readonly string[],
-    entry: { readonly commit: string; readonly subject: string; readonly trailers: Trailers },
+    entry: { readonly commit: string; readonly subject: string; readonly trailers: NewTrailers },
     options: {
       readonly signed?: boolean;
       readonly forAllProjects?: boolean;
@@ -137,7 +140,7 @@ export class Entries {
 }
 
 /** A tag's message: its subject and its trailers. */
-export function messageOf(subject: string, trailers: Trailers): string {
+export function messageOf(subject: string, trailers: NewTrailers): string {
   return `${subject}\n\n${formatTrailers(trailers)}`;
 }
 
@@ -162,9 +165,10 @@ export function oneLine(text: string): string {
   return text.trim().replace(/\s+/g, " ");
 }
 
-export function formatTrailers(trailers: Trailers): string {
-  const lines = Object.entries(trailers).filter(([, value]) => value !== undefined);
-  return lines.map(([name, value]) => `${name}: ${value ?? ""}\n`).join("");
+export function formatTrailers(trailers: NewTrailers): string {
+  return Object.entries(trailers)
+    .flatMap(([name, value]) => [value ?? []].flat().map((each) => `${name}: ${each}\n`))
+    .join("");
 }
 
 /** The trailers of the tool's own messages; the first of a name counts. */

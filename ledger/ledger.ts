@@ -8,6 +8,7 @@ import type { Outcome, Result, Target } from "../release/way-back";
 import { matches, PROTECTED_BRANCH } from "../release/flow";
 import { STAMPS_DIFFER } from "../release/time";
 import { TRIGGERS } from "../release/trigger";
+import { detailTrailers, parseDetails, type OutcomeDetails } from "./details";
 import {
   Entries,
   formatTrailers,
@@ -103,6 +104,8 @@ export interface LedgerOutcome extends Outcome {
   readonly update: string | undefined;
   /** The layout of the state that its program has made. */
   readonly layout: number | undefined;
+  /** For reports; believed for no decision. */
+  readonly details: OutcomeDetails | undefined;
 }
 
 /** What is recorded of a deployment; what is left out is none, and no hotfix. */
@@ -681,6 +684,7 @@ export class Ledger {
           "Baton-Update": outcome.update,
           "Baton-Layout": outcome.layout?.toString(),
           "Baton-Who": await this.person(),
+          ...detailTrailers(outcome.details ?? {}),
         },
       },
       { at },
@@ -1002,6 +1006,9 @@ function outcomeOf({ ref, path, commit, at, message }: Entry): LedgerOutcome | u
     get layout() {
       const layout = said("Baton-Layout");
       return layout === undefined ? undefined : Number(layout);
+    },
+    get details() {
+      return parseDetails(message);
     },
   };
 }

@@ -94,11 +94,37 @@ export function countedApprovals(
   requestedAt: Date,
   now: Date,
 ): string[] {
-  const people = words
+  const counted = countedWords(policy, requesters, words, requestedAt, now);
+  return [...new Set(counted.map(({ email }) => email.toLowerCase()))];
+}
+
+/** When enough people had approved; undefined where they are too few, or none are needed. */
+export function approvedAt(
+  policy: ApprovalPolicy,
+  requesters: readonly string[],
+  words: readonly Word[],
+  requestedAt: Date,
+  now: Date,
+): Date | undefined {
+  const firsts = new Map<string, Date>();
+  const counted = countedWords(policy, requesters, words, requestedAt, now);
+  for (const { email, at } of [...counted].sort((a, b) => a.at.getTime() - b.at.getTime())) {
+    const person = email.toLowerCase();
+    if (!firsts.has(person)) firsts.set(person, at);
+  }
+  return [...firsts.values()][policy.required - 1];
+}
+
+function countedWords(
+  policy: ApprovalPolicy,
+  requesters: readonly string[],
+  words: readonly Word[],
+  requestedAt: Date,
+  now: Date,
+): Word[] {
+  return words
     .filter(({ kind }) => kind === "approve")
-    .filter((word) => reasonAgainst(policy, requesters, word, requestedAt, now) === undefined)
-    .map(({ email }) => email.toLowerCase());
-  return [...new Set(people)];
+    .filter((word) => reasonAgainst(policy, requesters, word, requestedAt, now) === undefined);
 }
 
 /** The command that approves a plan, and no other. */

@@ -58,6 +58,18 @@ export function freeAt(windows: readonly FreezeWindow[], now: Date): Date | unde
   return undefined;
 }
 
+/**
+ * The end of the last window that an instant comes after; undefined before all windows, and inside
+ * one.
+ * @throws RangeError for a window with a problem; see {@link freezeProblems}.
+ */
+export function lastFreezeEnd(windows: readonly FreezeWindow[], now: Date): Date | undefined {
+  const [problem] = freezeProblems("freeze", windows);
+  if (problem !== undefined) throw new RangeError(formatProblem(problem));
+  const end = Math.max(...windows.map((window) => endOf(window)(now.getTime())));
+  return Number.isFinite(end) && end <= now.getTime() ? new Date(end) : undefined;
+}
+
 /** What keeps a window from being understood. */
 export function freezeProblems(environment: string, windows: readonly FreezeWindow[]): Problem[] {
   return windows.flatMap((window, index) => {

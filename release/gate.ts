@@ -1,12 +1,13 @@
 import {
   approvalProblems,
+  approvedAt,
   countedApprovals,
   includes,
   type ApprovalPolicy,
   type Word,
 } from "./approval";
 import type { Digest } from "./eligibility";
-import { activeFreezes, freeAt, freezeProblems, type FreezeWindow } from "./freeze";
+import { activeFreezes, freeAt, freezeProblems, lastFreezeEnd, type FreezeWindow } from "./freeze";
 import type { Hold, Holds, Stop } from "./holds";
 import type { Problem } from "./problem";
 import { after, CLOCKS_DIFFER, formatDuration, formatTime } from "./time";
@@ -37,10 +38,12 @@ export interface Term {
   readonly problem?: Problem | undefined;
   /** When a term that waits for time will pass, as far as is known now. */
   readonly passesAt?: Date | undefined;
+  /** When a term that passes began to pass, as far as is known. */
+  readonly passedAt?: Date | undefined;
 }
 
-export function passes(name: Term["name"], says: string): Term {
-  return { name, state: "passes", says };
+export function passes(name: Term["name"], says: string, passedAt?: Date): Term {
+  return { name, state: "passes", says, ...(passedAt && { passedAt }) };
 }
 
 export function fails(name: Term["name"], says: string, problem: Problem): Term {
@@ -76,7 +79,7 @@ export function approvalsTerm(
   const [problem] = approvalProblems(environment, ...said, on);
   if (problem === undefined) {
     const says = counted.length === 0 ? "nobody's word is needed" : `given by ${and(counted)}`;
-    return passes(name, says);
+    return passes(name, says, approvedAt(...said));
   }
   if (words.some(({ kind }) => kind === "reject")) return fails(name, problem.value, problem);
   return waits(name, `${counted.length} of ${policy.required} given`, problem);
@@ -91,7 +94,7 @@ export function freezeTerm(environment: string, windows: readonly FreezeWindow[]
   }
   const active = activeFreezes(windows, now);
   const [first] = active;
-  if (first === undefined) return passes(name, "none is on");
+  if (first === undefined) return passes(name, "none is on", lastFreezeEnd(windows, now));
   const names = and(active.map(({ window }) => window.name));
   const problem = { where: environment, property: "baton:freeze", expected: "no freeze" };
   const passesAt = freeAt(windows, now);
@@ -132,7 +135,7 @@ export function soakTerm(
   }
   const passesAt = after(since, soak);
   const begun = `${upstream} has run it since ${formatTime(since)}`;
-  if (passesAt <= now) return passes(name, begun);
+  if (passesAt <= now) return passes(name, begun, passesAt);
   const value = `not over until ${formatTime(passesAt)}`;
   const fix = "Run the same command again then; the way back is always open";
   return waits(name, value, { ...problem, value, fix }, passesAt);
@@ -140,10 +143,10 @@ export function soakTerm(
 
 /**
  * Whether the environment that another follows runs what both were asked to run.
- * @param runs whether its deployment of that very request was recorded as verified
+ * @param since when its deployment of that very request was recorded as verified
  */
-export function leadTerm(environment: string, lead: string, runs: boolean): Term {
-  if (runs) return passes("lead", `${lead} runs it`);
+export function leadTerm(environment: string, lead: string, since: Date | undefined): Term {
+  if (since !== undefined) return passes("lead", `${lead} runs it`, since);
   const says = `${lead} has not deployed it yet`;
   return waits("lead", says, {
     where: environment,
@@ -159,6 +162,8 @@ export interface SignOff {
   /** Of the sign-off, such as `uat`. */
   readonly name: string;
   readonly email: string;
+  /** When it was given. */
+  readonly at?: Date | undefined;
 }
 
 /**
@@ -175,17 +180,23 @@ export function signOffTerm(
   tag: string,
 ): Term {
   const name = "sign-offs";
-  const isGiven = ([wanted, people]: readonly [string, readonly string[]]) =>
-    given.some(
+  const givenOf = ([wanted, people]: readonly [string, readonly string[]]) =>
+    given.filter(
       ({ name: said, email }) =>
         said === wanted && (people.length === 0 || includes(people, email)),
     );
   const wanted = Object.entries(signOffs);
-  const missing = wanted.filter((entry) => !isGiven(entry));
+  const missing = wanted.filter((entry) => givenOf(entry).length === 0);
   if (missing.length === 0) {
     const names = wanted.map(([key]) => key);
-    const says = names.length === 0 ? "none is asked for" : `${and(names)} given`;
-    return passes(name, says);
+    if (names.length === 0) return passes(name, "none is asked for");
+    const firsts = wanted.map((entry) => {
+      const times = givenOf(entry).map(({ at }) => at?.getTime() ?? NaN);
+      return Math.min(...times);
+    });
+    const last = Math.max(...firsts);
+    const passedAt = Number.isNaN(last) ? undefined : new Date(last);
+    return passes(name, `${and(names)} given`, passedAt);
   }
   const names = missing.map(([key]) => key);
   const people = missing.map(([key, emails]) =>

@@ -135,6 +135,12 @@ describe("the ledger", () => {
       reason: "no pods",
       update: "2026-11-21T09:00:00.000Z",
       layout: 1,
+      details: {
+        revision: "a".repeat(40),
+        commits: { total: 101, newest: [{ id: "a".repeat(40), at: "2026-11-20T09:00:00.000Z" }] },
+        suites: [{ name: "smoke", seconds: 41 }],
+        waited: { approvals: 3600, soak: 0 },
+      },
     };
     const record = (result: "deployed" | "failed", time: string) =>
       ledger.record({ ...outcome, result }, new Date(time));
