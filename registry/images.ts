@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Digest } from "../release/eligibility";
 import { parseJson } from "../release/json";
+import { isTree } from "../release/merge";
 import { SCHEMA_LABELS } from "../release/schema";
 import type { Contents } from "./contents";
 import { RegistryError } from "./errors";
@@ -210,7 +211,50 @@ function platformName(platform: Platform): string {
 
 async function manifestOf(contents: Contents, digest: Digest): Promise<Parsed | undefined> {
   const { bytes } = await contents.manifest(digest);
-  return Parsed.safeParse(parseJson(bytes)).data;
+  const values = withoutNulls(parseJson(bytes));
+  if (!isTree(values)) return undefined;
+  const parsed = Parsed.safeParse(values);
+  const fault =
+    oddKeyIn(values) ??
+    (parsed.success ? undefined : `${parsed.error.issues[0]?.path.join(".") ?? "it"} is of another kind`) ??
+    (values["manifests"] !== undefined && IMAGE_KEYS.some((key) => values[key] !== undefined)
+      ? "it is an index and an image in one"
+      : undefined);
+  if (fault === undefined) return parsed.data;
+  throw new RegistryError(
+    `${digest} can be read in more than one way: ${fault}; expected what the image specification ` +
+      "says of a manifest or an index. Build and push it again.",
+  );
+}
+
+/** A runtime takes a document for an image by these, or for an index by `manifests`. */
+const IMAGE_KEYS = ["config", "layers", "fsLayers"];
+/** The keys by which a runtime picks and runs an image. */
+const KEYS = [
+  ...["mediaType", "manifests", "config", "layers", "fsLayers", "digest", "platform"],
+  ...["os", "architecture", "variant", "os.version", "artifactType", "annotations"],
+];
+
+/** To runtimes in Go, null is no value. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (!isTree(value)) return value;
+  const entries = Object.entries(value).filter(([, child]) => child !== null);
+  return Object.fromEntries(entries.map(([key, child]) => [key, withoutNulls(child)]));
+}
+
+/** A key in other letters than it is read by here; runtimes in Go read it in any letters. */
+function oddKeyIn(value: unknown): string | undefined {
+  if (Array.isArray(value)) return value.map(oddKeyIn).find((found) => found !== undefined);
+  if (!isTree(value)) return undefined;
+  for (const [key, child] of Object.entries(value)) {
+    const folded = key.toLowerCase().replaceAll("\u017f", "s").replaceAll("\u212a", "k");
+    const known = KEYS.find((name) => name !== key && name.toLowerCase() === folded);
+    if (known !== undefined) return `it has ${JSON.stringify(key)} for ${known}`;
+    const found = key === "annotations" ? undefined : oddKeyIn(child);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 async function configOf(contents: Contents, config: Digest) {
