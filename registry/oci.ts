@@ -42,6 +42,9 @@ const RETRIES = 3;
 /** Of one request, in milliseconds. */
 const TIMEOUT = 15_000;
 
+/** What goes to this very machine, no network carries. */
+const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/;
+
 /**
  * A repository behind the OCI distribution API
  * (https://github.com/opencontainers/distribution-spec/blob/main/spec.md), with basic, bearer or no
@@ -253,6 +256,9 @@ export class OciRegistry implements Registry, Contents {
 
   private async authenticate(challenge: string): Promise<void> {
     const credentials = await findCredentials(this.host);
+    if (credentials !== undefined && this.base.startsWith("http:") && !LOOPBACK.test(this.host)) {
+      throw this.refused("baton:registry.plainHttp is set, and credentials go over HTTPS only");
+    }
     const [scheme = "", ...rest] = challenge.split(" ");
     const parameters = Object.fromEntries(
       [...rest.join(" ").matchAll(/([a-z]+)="([^"]*)"/g)].map(([, key, value]) => [key, value]),
