@@ -3,7 +3,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parse } from "yaml";
-import { isTree } from "../release/merge";
+import { isTree, type Tree } from "../release/merge";
 import type { Problem } from "../release/problem";
 
 /** The `pulumi` process that runs this program, as it was started. */
@@ -140,6 +140,15 @@ function importProblems(
       expected: "the stack file that was approved",
       fix: "Deploy without --config-file",
     });
+  } else if (other !== undefined && !isDeepStrictEqual(parseMap(other), parseMap(text))) {
+    // Of a secret the program knows no ciphertext; the two files have it.
+    problems.push({
+      where,
+      property: "--config-file",
+      value: `another file than ${name}`,
+      expected: "the stack file that was approved",
+      fix: "Deploy without --config-file",
+    });
   } else if (caller !== undefined && imports === undefined) {
     const added = Object.keys(caller.given).filter(
       (key) => !PULUMIS.test(key) && caller.given[key] !== caller.environment[key],
@@ -186,8 +195,13 @@ function configFileOf({ args, folder }: Caller): string | undefined {
 
 /** The imported environments (ESC) that a stack file names, or describes in itself. */
 function readImports(text: string): unknown {
-  const values: unknown = parse(text);
-  return isTree(values) ? (values["environment"] ?? undefined) : undefined;
+  return parseMap(text)["environment"] ?? undefined;
+}
+
+function parseMap(text: string): Tree {
+  // As Pulumi reads it, which merges what `<<` names.
+  const values: unknown = parse(text, { merge: true });
+  return isTree(values) ? values : {};
 }
 
 function readText(path: string): string {

@@ -165,7 +165,8 @@ const TEXT_KEYS = [...MOVING_KEYS, "upstream"];
 function parseYaml(text: string, name: string): Tree {
   let values: unknown;
   try {
-    values = parse(text) ?? {};
+    // As Pulumi reads it, which merges what `<<` names.
+    values = parse(text, { merge: true }) ?? {};
   } catch (error) {
     values = (error as Error).message.split("\n")[0];
   }

@@ -79,7 +79,7 @@ function ciphertextsOf(value: unknown, path = ""): [string, string][] {
 async function readTree(folder: string, environment: string): Promise<Tree> {
   const text = await readFile(join(folder, `Pulumi.${environment}.yaml`), "utf8");
   try {
-    const values: unknown = parse(text);
+    const values: unknown = parse(text, { merge: true });
     return isTree(values) ? values : {};
   } catch {
     return {};
