@@ -84,19 +84,18 @@ export async function cardOf(
   return { card, doubts };
 }
 
-/** What was asked for together with a request, in the order of the path. */
+/**
+ * What was asked for together with a request, in the order of the path. Its commit says so: whether an
+ * environment follows by what is checked out here may be another thing when it is deployed.
+ */
 export async function requestsFollowing(
-  { project, ledger }: Context,
-  { environment, id }: Request,
+  { ledger }: Context,
+  { environment, id, commit, together, follows }: Request,
 ): Promise<Request[]> {
-  const names = await project.followersOf(environment);
-  const found: Request[] = [];
-  for (const name of names) {
-    const one = await ledger.request(name);
-    if (one?.id !== id) continue;
-    found.push(one, ...(await requestsFollowing({ project, ledger } as Context, one)));
-  }
-  return found;
+  if (follows !== undefined) return [];
+  const others = [...new Set(together)].filter((name) => name !== environment);
+  const found = await Promise.all(others.map(async (name) => ledger.requestsOf(name, [commit])));
+  return found.flat().filter((one) => one.id === id);
 }
 
 async function followersOf(

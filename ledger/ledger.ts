@@ -6,7 +6,7 @@ import type { HoldEntry } from "../release/holds";
 import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
 import { matches, PROTECTED_BRANCH } from "../release/flow";
-import { STAMPS_DIFFER } from "../release/time";
+import { after, CLOCKS_DIFFER, STAMPS_DIFFER } from "../release/time";
 import { TRIGGERS } from "../release/trigger";
 import { detailTrailers, parseDetails, type OutcomeDetails } from "./details";
 import {
@@ -55,6 +55,8 @@ export interface Request {
   readonly notes: string;
   /** The release that ran when it was asked for, where there was one. */
   readonly former: Target | undefined;
+  /** The environments that its commit asks for under the same id, its own among them. */
+  readonly together: readonly string[];
   /** Where it follows another environment: what people's words are on. */
   readonly follows: { readonly environment: string; readonly plan: string } | undefined;
   /** Where a merge or a rebase has made its commit anew: those that people's words are on. */
@@ -375,7 +377,8 @@ export class Ledger {
       if (own === undefined) continue;
       const { trailers } = own;
       if (trailers[PROJECT] === undefined) unnamed.push(commit);
-      const lead = wishes.find((wish) => wish.trailers["Baton-Id"] === trailers["Baton-Id"]);
+      const same = wishes.filter((wish) => wish.trailers["Baton-Id"] === trailers["Baton-Id"]);
+      const [lead] = same;
       const led = lead?.trailers[REQUEST] ?? environment;
       requests.push({
         environment,
@@ -394,6 +397,7 @@ export class Ledger {
         after: trailers["Baton-After"],
         starts: [...own.text.matchAll(STARTS)].map(([, line = ""]) => line),
         notes: notesOf(message),
+        together: same.flatMap((wish) => wish.trailers[REQUEST] ?? []),
         follows:
           led === environment
             ? undefined
@@ -462,10 +466,14 @@ export class Ledger {
     return [...there.map((name) => `refs/remotes/${remote}/${name}`), ...here];
   }
 
-  /** The time that it is at least: the clock's, or the date of the commit that is checked out. */
+  /**
+   * The time that it is at least: the clock's, or the date of the commit that is checked out, which may be
+   * any date: it counts as far as clocks may differ.
+   */
   async presentTime(now: Date): Promise<Date> {
     const date = await this.git.run(["log", "-1", "--no-show-signature", "--format=%cI", "HEAD"]);
-    return new Date(Math.max(now.getTime(), new Date(date).getTime()));
+    const latest = Math.min(new Date(date).getTime(), after(now, CLOCKS_DIFFER).getTime());
+    return new Date(Math.max(now.getTime(), latest));
   }
 
   /** The newest reviewed commit, for entries that are about no request. */
@@ -818,11 +826,12 @@ export class Ledger {
   }
 
   /**
-   * The commits since another that changed any of some files, and are part of what is checked out.
+   * The commits since another that changed any of some files, and are part of what is checked out; also
+   * those whose change a merge has left out.
    */
   async changesSince(commit: string, files: readonly string[]): Promise<string[]> {
     const paths = files.map((file) => `./${file}`);
-    const list = await this.git.run(["rev-list", `${commit}..HEAD`, "--", ...paths]);
+    const list = await this.git.run(["rev-list", "--full-history", `${commit}..HEAD`, "--", ...paths]);
     return list.split("\n").filter((id) => id !== "");
   }
 
