@@ -72,7 +72,7 @@ export async function movementTerms(
   const [wanted, deployed, known] = await Promise.all([
     project.config(upstream),
     facts.lastDeployed(upstream),
-    last && committed(project, ledger, upstream, last.outcome.commit),
+    last && committed(project, ledger, upstream, last.commit ?? last.outcome.commit),
   ]);
   // A deployment of the upstream, which may need fewer approvals, takes away no sign-off that was
   // known here. A change names no person who is not named so far.

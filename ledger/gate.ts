@@ -10,6 +10,7 @@ import {
   type PlanPart,
 } from "../release/plan";
 import type { SchemaChange } from "../release/schema";
+import { STAMPS_DIFFER } from "../release/time";
 import { parseOperations } from "../release/operations";
 import type { Problem } from "../release/problem";
 import {
@@ -25,6 +26,7 @@ import { settingsDifference } from "../release/settings-difference";
 import type { Target } from "../release/way-back";
 import { timeOf } from "./entries";
 import type { Ledger, LedgerOutcome, Request } from "./ledger";
+import type { EnvironmentOutcomes } from "./outcomes";
 import { uncovered, UncoveredProgram } from "./program-files";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
@@ -296,7 +298,7 @@ export async function orderTerm(
  * @param proven the outcomes of the environment that count
  */
 export function startTerm(
-  { environment, id, after }: Pick<Request, "environment" | "id" | "after">,
+  { environment, id, at, after }: Pick<Request, "environment" | "id" | "at" | "after">,
   proven: readonly LedgerOutcome[],
 ): Term {
   const name = "start";
@@ -307,8 +309,11 @@ export function startTerm(
     const expected = "a request that binds it, as this version makes it";
     return fails(name, says, { ...problem, value: says, expected });
   }
-  const since = timeOf(after.split("/").at(-1) ?? "")?.getTime() ?? -Infinity;
-  const other = proven.find(({ at, request }) => at.getTime() > since && request !== id);
+  // A request names an outcome before it; a time after it would hide all that happens until then.
+  const apart = proven.some(({ ref }) => ref === after) ? STAMPS_DIFFER * 1000 : 0;
+  const named = timeOf(after.split("/").at(-1) ?? "")?.getTime() ?? -Infinity;
+  const since = Math.min(named, at.getTime() + apart);
+  const other = proven.find((one) => one.at.getTime() > since && one.request !== id);
   if (other === undefined) return passes(name, "nothing was deployed or rolled back since");
   const says = `made before ${other.tag} ${SINCE[other.result]} (${other.ref})`;
   const expected = "one that was made after it";
@@ -462,6 +467,7 @@ const FEW = 5;
  * A release that runs by the stack's own state and is unknown to the ledger may return with the
  * settings of any release that the ledger knows.
  * @param proven outcomes of the environment that count
+ * @param requests the requests that they name, by the outcome's ref: an outcome's own commit may be any
  * @param running the release that the stack's own state names
  */
 export async function isKnownWayBack(
@@ -469,7 +475,7 @@ export async function isKnownWayBack(
   ledger: Ledger,
   present: StackConfig,
   target: { readonly environment: string; readonly digest: string; readonly plan: Plan },
-  proven: readonly LedgerOutcome[],
+  { proven, requests }: Pick<EnvironmentOutcomes, "proven" | "requests">,
   running: Target | undefined,
 ): Promise<boolean> {
   const { environment, digest, plan } = target;
@@ -480,11 +486,12 @@ export async function isKnownWayBack(
     running?.digest === digest ||
     proven.some(({ former }) => former?.digest === digest);
   if (!hasRun) return false;
-  const known = same.length > 0 ? same : deployed;
-  if (known.length === 0) return true;
+  const known = (same.length > 0 ? same : deployed).filter(({ ref }) => requests.has(ref));
+  if (known.length === 0) return deployed.length === 0;
   if (known.some(({ parts }) => isSamePart(parts, plan.parts, "settings"))) return true;
   const { settings } = splitSecrets(present.settings);
-  for (const commit of new Set(known.map((outcome) => outcome.commit))) {
+  const commits = known.flatMap(({ ref }) => requests.get(ref)?.commit ?? []);
+  for (const commit of new Set(commits)) {
     const stackFile = await ledger.show(commit, project.stackFile(environment));
     if (stackFile === undefined) continue;
     const then = splitSecrets(project.parse(environment, stackFile).settings);

@@ -345,9 +345,10 @@ class Proof {
 
   /** An outcome whose former release is one that has run here, or no former release at all. */
   private async withProvenFormer(outcome: LedgerOutcome): Promise<LedgerOutcome> {
-    const { former } = outcome;
+    const { former, returningTo } = outcome;
     if (former === undefined) return outcome;
-    const asked = this.requests.of(outcome)?.former;
+    // What a request says ran before it is its author's claim, and starts no way back by itself.
+    const asked = returningTo === undefined ? this.requests.of(outcome)?.former : undefined;
     if (isSameRelease(asked, former) || (await this.hasRun(former))) return outcome;
     return Object.defineProperties({} as LedgerOutcome, {
       ...Object.getOwnPropertyDescriptors(outcome),

@@ -45,9 +45,10 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
   const present = project.parseGiven(environment, given);
   const ledger = new Ledger(project);
   const inGit = await ledger.isInGit();
-  const { proven, lastDeployed: last } = inGit
+  const outcomes = inGit
     ? await readOutcomes(project, ledger, environment, now, running)
     : NO_OUTCOMES;
+  const { proven, lastDeployed: last } = outcomes;
   const goesBack = present.rollbackOf !== undefined;
   // Asked first: whatever else cannot be found out does not stand in its way.
   if (goesBack) {
@@ -55,7 +56,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
     const plan = await project.planOf(present, { program: { files: {}, lockfile: {} } });
     const target = { environment, digest, plan };
     const runs = await running();
-    if (await isKnownWayBack(project, ledger, present, target, proven, runs)) return [];
+    if (await isKnownWayBack(project, ledger, present, target, outcomes, runs)) return [];
   }
   const head = inGit ? await committed(project, ledger, environment, "HEAD") : undefined;
   const policies = [last?.config, head?.config, present].filter((config) => config !== undefined);
