@@ -6,7 +6,7 @@ import type { HoldEntry } from "../release/holds";
 import { formatParts, parseParts, shortHash, type Plan } from "../release/plan";
 import type { Outcome, Result, Target } from "../release/way-back";
 import { matches, PROTECTED_BRANCH } from "../release/flow";
-import { after, CLOCKS_DIFFER, STAMPS_DIFFER } from "../release/time";
+import { STAMPS_DIFFER } from "../release/time";
 import { TRIGGERS } from "../release/trigger";
 import { detailTrailers, parseDetails, type OutcomeDetails } from "./details";
 import {
@@ -467,13 +467,12 @@ export class Ledger {
   }
 
   /**
-   * The time that it is at least: the clock's, or the date of the commit that is checked out, which may be
-   * any date: it counts as far as clocks may differ.
+   * The time that it is at least: the clock's, or the date of the commit that is checked out. A date far
+   * ahead lets no entry take back a later hold, as `nextTime` puts each new one after all before it.
    */
   async presentTime(now: Date): Promise<Date> {
     const date = await this.git.run(["log", "-1", "--no-show-signature", "--format=%cI", "HEAD"]);
-    const latest = Math.min(new Date(date).getTime(), after(now, CLOCKS_DIFFER).getTime());
-    return new Date(Math.max(now.getTime(), latest));
+    return new Date(Math.max(now.getTime(), new Date(date).getTime()));
   }
 
   /** The newest reviewed commit, for entries that are about no request. */
@@ -831,7 +830,13 @@ export class Ledger {
    */
   async changesSince(commit: string, files: readonly string[]): Promise<string[]> {
     const paths = files.map((file) => `./${file}`);
-    const list = await this.git.run(["rev-list", "--full-history", `${commit}..HEAD`, "--", ...paths]);
+    const list = await this.git.run([
+      "rev-list",
+      "--full-history",
+      `${commit}..HEAD`,
+      "--",
+      ...paths,
+    ]);
     return list.split("\n").filter((id) => id !== "");
   }
 

@@ -216,7 +216,9 @@ async function manifestOf(contents: Contents, digest: Digest): Promise<Parsed | 
   const parsed = Parsed.safeParse(values);
   const fault =
     oddKeyIn(values) ??
-    (parsed.success ? undefined : `${parsed.error.issues[0]?.path.join(".") ?? "it"} is of another kind`) ??
+    (parsed.success
+      ? undefined
+      : `${parsed.error.issues[0]?.path.join(".") ?? "it"} is of another kind`) ??
     (values["manifests"] !== undefined && IMAGE_KEYS.some((key) => values[key] !== undefined)
       ? "it is an index and an image in one"
       : undefined);
