@@ -79,6 +79,9 @@ const IMAGE = /\.(containers|initContainers)\[\d+\]\.image$/;
 const NOT_BOUND = /(^|\$)(promotion|pulumi|baton):[^$]*$/;
 /** Reasons of a step that are no property, and properties that no program sets. */
 const NO_VALUE = /^($|#|__|metadata\.name$|status(\.|$))/;
+/** Objects that a canary or a switch changes in the cluster on its own, also one that was killed. */
+const SHIFTED =
+  /(^baton:components:Colour\$.*|kubernetes:core\/v1:Service|kubernetes:gateway\.networking\.k8s\.io\/.*)$/;
 /** Labels that each release changes. */
 const RELEASE_LABELS =
   /(^|\.)labels(\.baton\/image-tag|\["(baton\/image-tag|app\.kubernetes\.io\/version)"\])$/;
@@ -236,7 +239,7 @@ export interface StartObject {
 
 /**
  * The objects that operations start from, to be compared with the cluster: no preview says what was
- * changed there. Secrets are not compared.
+ * changed there. Secrets are not compared, nor is what a canary shifts traffic and pods by.
  */
 export function startObjects(
   starts: readonly Start[],
@@ -253,7 +256,7 @@ export function startObjects(
   return starts.flatMap(({ types, name, of, properties }): StartObject[] => {
     const { inputs, outputs } = byResource.find(types, of) ?? {};
     if (inputs?.["apiVersion"] === undefined || outputs === undefined) return [];
-    if (IS_SECRET.test(types)) return [];
+    if (IS_SECRET.test(types) || SHIFTED.test(types)) return [];
     const paths = properties.map(({ path }) => path);
     const movedIn = (live: Tree) => {
       const moved = paths.filter((path) => {

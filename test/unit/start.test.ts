@@ -267,6 +267,23 @@ describe("what a request starts from", () => {
     assert.deepEqual(said, [[], [], ["Deployment web spec.replicas"]]);
   });
 
+  it("leaves to the cluster by what a canary that was killed has shifted traffic and pods", () => {
+    const { state, preview, starts } = planned("qa");
+    const compared = startObjects(starts, state, preview.next).map(({ types, name }) => [
+      types.split(":").at(-1),
+      name,
+    ]);
+    assert.deepEqual(compared, [["ConfigMap", "settings-dev-2"]]);
+    const service = /Workload\$kubernetes:core\/v1:Service::web$/;
+    const { urn, inputs, outputs } = state.find((one) => service.test(one.urn)) ?? assert.fail();
+    const next = { inputs, outputs: changed(outputs, (text) => text.replaceAll("dev-2", "dev-3")) };
+    const paths = ['spec.selector["app.kubernetes.io/name"]'];
+    const shift = { operations: [{ op: "update", urn, paths }], next: new Map([[urn, next]]) };
+    const shifted = startsOf(shift, state, releases, salt);
+    assert.equal(shifted.length, 1);
+    assert.deepEqual(startObjects(shifted, state, shift.next), []);
+  });
+
   it("takes no line that is not whole", () => {
     assert.deepEqual(parseStarts(["", "kubernetes:apps/v1:Deployment web", "a b = - "]), []);
     const [start] = parseStarts(["a b = - spec.replicas=short,spec.paused=no"]);
