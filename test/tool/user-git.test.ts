@@ -262,6 +262,7 @@ function plain(text: string): string {
     .replace(/127\.0\.0\.1:\d+/g, "HOST")
     .replace(/\b(?=[0-9a-f]*\d)[0-9a-f]{7,64}\b/g, "HASH")
     .replace(/HASH-[0-9a-f-]+/g, "ID")
+    .replace(/^(Baton-Waited: \S+) \d+$/gm, "$1 SECONDS")
     .replace(/\(\d+ s\)/g, "");
 }
 
