@@ -238,7 +238,11 @@ describe("an environment that follows its upstream", () => {
       .git("log", "-1", "--format=%B")
       .replace(/(?<=^Baton-Request: )dr$/m, "stage");
     scene.git("commit", "--quiet", "--amend", "-m", message);
-    await say();
+    // Who is asked sees that environment, too, and what of it cannot be shown; a word is given all the same.
+    await assert.rejects(say(), /stage: the request's plan is not of what its commit .* holds/);
+    await as("bob", async ({ ledger }) => {
+      await ledger.say((await ledger.request("prod")) ?? assert.fail(), "approve");
+    });
     scene.write("Pulumi.stage.yaml", scene.read("Pulumi.stage.yaml").replaceAll("qa-1", "qa-2"));
     const report = await as("ann", async (context) => {
       try {
