@@ -480,14 +480,15 @@ export async function isKnownWayBack(
 ): Promise<boolean> {
   const { environment, digest, plan } = target;
   const deployed = proven.filter(({ result }) => result === "deployed");
-  const same = deployed.filter((outcome) => outcome.digest === digest);
+  const asked = deployed.filter(({ ref }) => requests.has(ref));
+  const same = asked.filter((outcome) => outcome.digest === digest);
   const hasRun =
-    same.length > 0 ||
+    deployed.some((outcome) => outcome.digest === digest) ||
     running?.digest === digest ||
     proven.some(({ former }) => former?.digest === digest);
   if (!hasRun) return false;
-  const known = (same.length > 0 ? same : deployed).filter(({ ref }) => requests.has(ref));
-  if (known.length === 0) return deployed.length === 0;
+  const known = same.length > 0 ? same : asked;
+  if (known.length === 0) return true;
   if (known.some(({ parts }) => isSamePart(parts, plan.parts, "settings"))) return true;
   const { settings } = splitSecrets(present.settings);
   const commits = known.flatMap(({ ref }) => requests.get(ref)?.commit ?? []);
