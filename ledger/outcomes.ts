@@ -348,7 +348,11 @@ class Proof {
     const { former, returningTo } = outcome;
     if (former === undefined) return outcome;
     // What a request says ran before it is its author's claim, and starts no way back by itself.
-    const asked = returningTo === undefined ? this.requests.of(outcome)?.former : undefined;
+    const isFirst = this.proven.every(
+      ({ result, request }) => result !== "deployed" || request === outcome.request,
+    );
+    const asked =
+      isFirst && returningTo === undefined ? this.requests.of(outcome)?.former : undefined;
     if (isSameRelease(asked, former) || (await this.hasRun(former))) return outcome;
     return Object.defineProperties({} as LedgerOutcome, {
       ...Object.getOwnPropertyDescriptors(outcome),

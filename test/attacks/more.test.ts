@@ -11,6 +11,7 @@ import { readFacts } from "../../cli/facts";
 import { programOf } from "../../cli/former-program";
 import { hold } from "../../cli/hold";
 import { request } from "../../cli/request";
+import { rollback } from "../../cli/rollback";
 import { runProblems } from "../../ledger/caller";
 import { stampOf } from "../../ledger/entries";
 import type { LedgerOutcome } from "../../ledger/ledger";
@@ -164,6 +165,15 @@ describe("what is written around the reviewed history", () => {
     await retell("HEAD", "failed", claim);
     await going();
     assert.ok(scene.calls("up").every((config) => config["baton:imageDigest"] !== EVIL.digest));
+  });
+
+  it("by that claim, told again of its deployment, leads back to none either", async () => {
+    const claim = `${EVIL.tag} ${EVIL.digest}`;
+    await askFor("Baton-Former", claim);
+    await run(deploy, "qa", { yes: true });
+    await retell("HEAD", "deployed", `Baton-Former: ${claim}\n`);
+    await run(rollback, "qa", {});
+    assert.equal(scene.runs("qa")?.["imageTag"], "dev-2");
   });
 
   it("by a merge that leaves a raised policy out takes it back from nobody", async () => {
