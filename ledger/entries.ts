@@ -91,7 +91,9 @@ export class Entries {
       if (ref !== tag || !commit) continue;
       const place = this.placeOf(ref, message);
       if (place === undefined) continue;
-      entries.push({ ref, ...place, id, commit, email, at: new Date(date), message });
+      // A space before an address makes no other person.
+      const person = email.trim();
+      entries.push({ ref, ...place, id, commit, email: person, at: new Date(date), message });
     }
     return entries;
   }

@@ -127,13 +127,18 @@ export function signersOf(policies: readonly Policy[]): readonly string[] | unde
 }
 
 /** Each policy that the reviewed history held after what was deployed last, without the present one. */
-async function policiesSince(
+export async function policiesSince(
   project: Project,
   ledger: Ledger,
   environment: string,
   last: LastDeployed | undefined,
 ): Promise<Policy[]> {
-  if (last?.commit === undefined) return [];
+  if (last?.commit === undefined) {
+    // Without a deployment that is known, the reviewed policy counts beside the one of the change.
+    const tips = await ledger.reviewedTips(await project.protectedBranches(environment));
+    const ids = (await ledger.git.run(["rev-parse", ...tips])).split("\n");
+    return policiesAt(project, ledger, environment, ids);
+  }
   const { allowedSigners, signed } = last.config.approval;
   const files = [
     project.stackFile(environment),
@@ -141,6 +146,15 @@ async function policiesSince(
     ...(signed ? [allowedSigners] : []),
   ];
   const commits = await ledger.changesSince(last.commit, files);
+  return policiesAt(project, ledger, environment, commits);
+}
+
+async function policiesAt(
+  project: Project,
+  ledger: Ledger,
+  environment: string,
+  commits: readonly string[],
+): Promise<Policy[]> {
   const policies = commits.map(async (commit) =>
     committed(project, ledger, environment, commit).catch((error: unknown) => {
       // A configuration that could not be read was never deployed.

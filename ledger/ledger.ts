@@ -466,10 +466,7 @@ export class Ledger {
     return [...there.map((name) => `refs/remotes/${remote}/${name}`), ...here];
   }
 
-  /**
-   * The time that it is at least: the clock's, or the date of the commit that is checked out. A date far
-   * ahead lets no entry take back a later hold, as `nextTime` puts each new one after all before it.
-   */
+  /** The time that it is at least: the clock's, or the date of the commit that is checked out. */
   async presentTime(now: Date): Promise<Date> {
     const date = await this.git.run(["log", "-1", "--no-show-signature", "--format=%cI", "HEAD"]);
     return new Date(Math.max(now.getTime(), new Date(date).getTime()));

@@ -56,6 +56,7 @@ export async function readOutcomes(
 ): Promise<EnvironmentOutcomes> {
   const all = await ledger.outcomes(environment);
   if (all.length === 0) return { all, ...NO_OUTCOMES };
+  // A clock that was set back must not hide the release to return to.
   const present = await ledger.presentTime(now);
   const proof = await Proof.open(project, ledger, environment, present, running, all);
   for (const outcome of all.toReversed()) await proof.add(outcome);
@@ -86,13 +87,14 @@ export interface ProvenHolds {
 export async function readHolds(project: Project, ledger: Ledger, now: Date): Promise<ProvenHolds> {
   const entries = await ledger.holds();
   if (entries.length === 0) return { counted: [], doubted: [] };
-  const tips = await ledger.reviewedTips(await project.protectedBranches());
-  const [places, present] = await Promise.all([ledger.placesIn(tips), ledger.presentTime(now)]);
+  const places = await ledger.placesIn(
+    await ledger.reviewedTips(await project.protectedBranches()),
+  );
   const doubted = entries.flatMap((entry) => {
     if (entry.kind === "hold" || entry.kind === "stop") return [];
     const isHere = places.has(entry.commit);
     const doubt =
-      timeDoubt(entry, present) ?? (isHere ? undefined : "on a commit that is not reviewed");
+      timeDoubt(entry, now) ?? (isHere ? undefined : "on a commit that is not reviewed");
     return doubt === undefined ? [] : [{ entry, doubt }];
   });
   const isCounted = (entry: LedgerHold) => !doubted.some((one) => one.entry === entry);
@@ -113,11 +115,9 @@ export async function readNamedWords(
   const words = await ledger.namedWords(kind, environment);
   if (words.length === 0) return [];
   const patterns = await project.protectedBranches(environment);
-  const tips = await ledger.reviewedTips(patterns);
-  const [places, present] = await Promise.all([ledger.placesIn(tips), ledger.presentTime(now)]);
+  const places = await ledger.placesIn(await ledger.reviewedTips(patterns));
   return words.filter(
-    ({ commit, at }) =>
-      places.has(commit) && timeDoubt({ at, taggedAt: at }, present) === undefined,
+    ({ commit, at }) => places.has(commit) && timeDoubt({ at, taggedAt: at }, now) === undefined,
   );
 }
 

@@ -7,7 +7,14 @@ import type { SchemaChange } from "../release/schema";
 import type { Target } from "../release/way-back";
 import { runProblems } from "./caller";
 import type { StateResource } from "../release/start";
-import { approvalsOf, committed, isKnownWayBack, planTerm, startProblems } from "./gate";
+import {
+  approvalsOf,
+  committed,
+  isKnownWayBack,
+  planTerm,
+  policiesSince,
+  startProblems,
+} from "./gate";
 import { Ledger } from "./ledger";
 import type { LoadedFiles } from "./loaded-files";
 import { NO_OUTCOMES, readOutcomes } from "./outcomes";
@@ -59,7 +66,11 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
     if (await isKnownWayBack(project, ledger, present, target, outcomes, runs)) return [];
   }
   const head = inGit ? await committed(project, ledger, environment, "HEAD") : undefined;
-  const policies = [last?.config, head?.config, present].filter((config) => config !== undefined);
+  const since = inGit ? await policiesSince(project, ledger, environment, last) : [];
+  const others = since.map(({ config }) => config);
+  const policies = [last?.config, ...others, head?.config, present].filter(
+    (config) => config !== undefined,
+  );
   const { required } = policies
     .map(({ approval }) => policyFor(approval, change?.wayBack === "restore"))
     .reduce(stricter);
