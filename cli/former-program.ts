@@ -7,6 +7,7 @@ import { Project } from "../ledger/project";
 import type { Program } from "../ledger/program-files";
 import { parseJson } from "../release/json";
 import { isTree } from "../release/merge";
+import { isSamePart } from "../release/plan";
 import { STATE_LAYOUT } from "../release/state-layout";
 import { reasonOf } from "./bookkeeping";
 import type { Context } from "./context";
@@ -69,6 +70,10 @@ async function prepare(
       `its program's state layout is ${number(outcome.layout)}, the stack's is ${number(layout)}, and the present one ${STATE_LAYOUT}`,
     );
   }
+  // Checked before anything of it runs, as packages do that are installed.
+  if (!(await isApproved(project, environment, outcome, commit))) {
+    return missing(`its commit ${commit.slice(0, 9)} has another program than was approved`);
+  }
   const { root, folder } = await checkOut(context, environment, commit);
   const remove = async () => {
     await ledger.git.run(["worktree", "remove", "--force", root]).catch(() => undefined);
@@ -100,6 +105,24 @@ async function prepare(
 async function removed<T>(remove: () => Promise<void>, result: T): Promise<T> {
   await remove();
   return result;
+}
+
+/** Whether a commit holds the program and the lockfile that were approved with a release. */
+async function isApproved(
+  project: Project,
+  environment: string,
+  { parts }: LedgerOutcome,
+  commit: string,
+): Promise<boolean> {
+  const [program, projectFile, text] = await Promise.all([
+    project.programAt(commit),
+    project.programText("Pulumi.yaml", commit),
+    project.read(environment),
+  ]);
+  if (program === undefined) return false;
+  const config = project.parse(environment, text);
+  const found = await project.planOf(config, { program, projectFile });
+  return isSamePart(found.parts, parts, "program") && isSamePart(found.parts, parts, "lockfile");
 }
 
 async function partsOf(project: Project, environment: string) {
