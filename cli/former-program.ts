@@ -70,10 +70,6 @@ async function prepare(
       `its program's state layout is ${number(outcome.layout)}, the stack's is ${number(layout)}, and the present one ${STATE_LAYOUT}`,
     );
   }
-  // Checked before anything of it runs, as packages do that are installed.
-  if (!(await isApproved(project, environment, outcome, commit))) {
-    return missing(`its commit ${commit.slice(0, 9)} has another program than was approved`);
-  }
   const { root, folder } = await checkOut(context, environment, commit);
   const remove = async () => {
     await ledger.git.run(["worktree", "remove", "--force", root]).catch(() => undefined);
@@ -82,6 +78,11 @@ async function prepare(
   try {
     const then = await Project.open(folder);
     if (!(await sharePackages(project, then, present.lockfile === lockfile))) {
+      // Checked before anything of it runs, as packages do that are installed.
+      if (!(await isApproved(project, environment, outcome, commit))) {
+        const why = `its commit ${commit.slice(0, 9)} has another program than was approved`;
+        return await removed(remove, missing(why));
+      }
       const title = `${environment}: install the packages of ${outcome.tag}`;
       const failed = await context.showProgress(title, () => installPackages(then.programFolder));
       if (failed !== undefined) return await removed(remove, missing(failed));
@@ -114,13 +115,21 @@ async function isApproved(
   { parts }: LedgerOutcome,
   commit: string,
 ): Promise<boolean> {
-  const [program, projectFile, text] = await Promise.all([
+  const [committed, here, projectFile, text, lockfile] = await Promise.all([
     project.programAt(commit),
+    project.program(),
     project.programText("Pulumi.yaml", commit),
     project.read(environment),
+    project.text(join(project.main, "package-lock.json")),
   ]);
-  if (program === undefined) return false;
+  if (committed === undefined) return false;
+  // What a package in a folder of the project has been built to, git does not have.
+  const built = linksOf(lockfile).flatMap((path) =>
+    Object.entries(here.files).filter(([name]) => name.startsWith(`${path}/`)),
+  );
+  const files = { ...Object.fromEntries(built), ...committed.files };
   const config = project.parse(environment, text);
+  const program = { ...committed, files };
   const found = await project.planOf(config, { program, projectFile });
   return isSamePart(found.parts, parts, "program") && isSamePart(found.parts, parts, "lockfile");
 }
