@@ -316,7 +316,7 @@ describe("a database", () => {
     await ends(0, "deploy", ENVIRONMENT, "--yes");
     await rows(`INSERT INTO version_${next} VALUES (7)`);
     const served = await generation();
-    const text = await ends(1, "rollback", ENVIRONMENT);
+    const text = await ends(5, "rollback", ENVIRONMENT);
     assert.ok(text.includes(`does not run on it, as it was contracted at ${next}`), text);
     assert.match(text, new RegExp(`baton restore ${ENVIRONMENT} --backup before-${tag}`));
     assert.equal(await generation(), served, "the Deployment is as it was");

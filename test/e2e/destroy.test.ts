@@ -25,7 +25,10 @@ describe("`pulumi destroy` of an environment", () => {
   });
 
   it("takes every environment away", async () => {
+    const unprotect = ["state", "unprotect", "--all", "--yes", "--stack"];
     const destroy = ["destroy", "--yes", "--skip-preview", "--stack"];
+    await assert.rejects(scene.project.pulumi(...destroy, "prod"), /protect/);
+    for (const stack of ["prod", "dr"]) await scene.project.pulumi(...unprotect, stack);
     await Promise.all(scene.project.path.map((stack) => scene.project.pulumi(...destroy, stack)));
     const { items } = await scene.core.listNamespace();
     const left = scene.project.path.map((environment) => scene.namespaceOf(environment));

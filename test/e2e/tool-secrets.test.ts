@@ -149,7 +149,7 @@ describe("a secret", () => {
       cwd: scene.folder,
       encoding: "utf8",
     });
-    assert.match(found.trim(), /^\.git\/baton\/qa\/[^/]+\/log$/);
+    assert.match(found.trim(), /^\.git\/baton\/baton\/qa\/[^/]+\/log$/);
     assert.equal(
       execFileSync("find", [".git/baton", "-type", "f", "-perm", "/077"], {
         cwd: scene.folder,

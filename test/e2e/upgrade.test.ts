@@ -276,7 +276,7 @@ CREATE TABLE version_1 (id int); CREATE TABLE version_2 (id int)`,
     it("refuses the request of a former program, and takes it when it is made anew", async () => {
       assert.match(
         await says(1, "deploy", "qa", "--yes"),
-        /qa: the plan is another one: program moved since the request.*`baton request qa`/s,
+        /qa: the request is kept with shortened hashes, .*`baton request qa`/s,
       );
       const before = await uids("qa", { beside: false });
       await ask();
