@@ -204,9 +204,8 @@ export function judge({
   const on = request.follows ?? request;
   const terms = [approvalsTerm(environment, policy, requesters, counted, request.at, now, on)];
   if (hotfix && lanes.every((lane) => lane !== undefined)) {
-    const expiresAfter = Math.min(...lanes.map((lane) => lane.expiresAfter ?? Infinity));
-    const limit = expiresAfter === Infinity ? undefined : expiresAfter;
-    terms.push(expiryTerm(environment, request.at, limit, now));
+    const expiresAfter = Math.min(...lanes.map((lane) => lane.expiresAfter));
+    terms.push(expiryTerm(environment, request.at, expiresAfter, now));
   }
   if (isStray && policy.required > 0) terms.push(strayTerm(request));
   const from = present.hotfixFrom;
