@@ -55,6 +55,7 @@ describe("the ledger", () => {
         after: "none",
         starts: ["kubernetes:apps/v1:Deployment web = - spec.replicas~id"],
         former: undefined,
+        together: ["qa"],
         follows: undefined,
         notes: "Faster.\n Baton-Tag: dev-46",
         plan: plan.hash,
