@@ -15,7 +15,7 @@ const BREAK_GLASS = "BATON_BREAK_GLASS";
 
 /**
  * Whether people have approved what is about to be deployed, by the ledger in the project's git
- * repository. A preview needs nobody's word, and warns of what will be refused whatever people say.
+ * repository. A preview needs no word, and warns of images that the deployment will refuse in spite of all words.
  */
 export async function checkApprovals(
   config: StackConfig,

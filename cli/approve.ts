@@ -192,7 +192,7 @@ interface CardAndApprovals extends RequestCard {
   readonly approvals: () => Promise<Approvals>;
 }
 
-/** What people decide on; for people's words neither registry nor cluster is asked again. */
+/** The card of a request. `approvals` reads people's words again, and asks neither registry nor cluster. */
 async function readCard(context: Context, request: Request): Promise<CardAndApprovals> {
   const { environment } = request;
   const [facts, present] = await Promise.all([

@@ -19,8 +19,8 @@ const PATIENCE = 20_000;
 const ENDING = ".unrecorded";
 
 /**
- * What must not stand in the way of a release that goes back: the ledger, Slack and the files that a
- * command leaves. An outcome that cannot be recorded is kept beside git's own files until a later
+ * The records of a deployment: the ledger, Slack and a command's own files. A failure of theirs never
+ * stops a way back. An outcome that cannot be recorded is kept beside git's own files until a later
  * command records it; all else that fails is noted.
  */
 export class Bookkeeping {

@@ -20,10 +20,10 @@ import type { Facts } from "./facts";
 import { scanOf } from "./gate";
 import { schemaFacts, type SchemaFacts } from "./schema";
 
-/** What the gate says of a request, for its card. */
+/** The gate's judgement of a request, for the request's card. */
 export interface Judged {
   readonly terms: readonly Term[];
-  /** Whether it needs nobody's word if it changes nothing but what every release does. */
+  /** Whether the request needs no word if all its operations are routine. */
   readonly unattended: boolean;
   readonly schema: SchemaFacts;
   readonly scan?: ScanAnswer | undefined;
@@ -85,8 +85,8 @@ export async function cardOf(
 }
 
 /**
- * What was asked for together with a request, in the order of the path. Its commit says so: whether an
- * environment follows by what is checked out here may be another thing when it is deployed.
+ * The requests that a request's commit holds for environments that follow it, in the order of the path.
+ * The stack files of this checkout do not decide that: at the deployment they may name other followers.
  */
 export async function requestsFollowing(
   { ledger }: Context,
@@ -117,7 +117,7 @@ async function followersOf(
 }
 const NO_SCHEMA: SchemaFacts = { terms: [], change: undefined, says: undefined };
 
-/** What a card says of one environment by itself. */
+/** The part of a card that is about one environment, and a problem where its plan cannot be shown. */
 async function partOf(
   { project, ledger, pulumi }: Context,
   request: Request,
@@ -182,7 +182,7 @@ export function wayBackOf(
   return `${tag}, with \`baton rollback ${environment}\``;
 }
 
-/** What a stack file's text would deploy with the program that is here. */
+/** The source of the plan of a stack file's text with the program of this folder. */
 export async function sourceHere(
   { project }: Pick<Context, "project">,
   environment: string,

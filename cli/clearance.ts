@@ -38,7 +38,7 @@ export interface Clear {
   readonly preview: Preview;
 }
 
-/** What has become of a request since it was cleared. */
+/** Why a request that was cleared may not be deployed any more. */
 export type Meanwhile =
   | Exclude<Clearance, Clear>
   /** Something was deployed here, so all is to be looked at from the beginning. */
@@ -85,7 +85,7 @@ export async function clear(
   return { state: "fails", problems };
 }
 
-/** What of the state is another one than a request was approved to start from. */
+/** A problem for each property that has moved since the request, in the stack's state or the cluster. */
 async function movedSince(
   context: Context,
   request: Request,
@@ -102,7 +102,7 @@ async function movedSince(
   ];
 }
 
-/** What of a request's objects is another one in the cluster than in the state that was previewed. */
+/** A problem for each property of the objects that differs between the cluster and the previewed state. */
 async function movedInCluster(
   { project, notes }: Context,
   environment: string,

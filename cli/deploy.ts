@@ -118,7 +118,7 @@ async function attempt(
   if (unfetched !== undefined) throw unfetched.error;
   await checkHere(context, request);
   await ledger.person();
-  // What was deployed without approval since the request has to be known to be told apart.
+  // A deployment by break-glass after the request voids the request, so it is recorded first.
   await recordUnapproved(context, environment, await pulumi.knownOutputs(environment));
   const facts = await readFacts(context);
   if (isNewest) {

@@ -22,7 +22,6 @@ export type ReturningProgram =
       /** The folder of its Pulumi.yaml. */
       readonly folder: string;
       readonly env: Readonly<Record<string, string>>;
-      readonly commit: string;
       readonly remove: () => Promise<void>;
     }
   /** The program of the release cannot be had, or cannot run on this state. */
@@ -96,7 +95,7 @@ async function prepare(
     if (env["PULUMI_BACKEND_URL"] === undefined && then.backend !== project.backend) {
       return await removed(remove, missing("its Pulumi.yaml keeps the state elsewhere"));
     }
-    return { kind: "former", folder, env, commit, remove };
+    return { kind: "former", folder, env, remove };
   } catch (error) {
     await remove();
     throw error;

@@ -86,7 +86,7 @@ export interface Approvals {
   readonly terms: readonly Term[];
   /** Whose word counted. */
   readonly approvedBy: readonly string[];
-  /** Whether it needs nobody's word if it changes nothing but what every release does. */
+  /** Whether the request needs no word if all its operations are routine. */
   readonly unattended: boolean;
 }
 
@@ -156,13 +156,22 @@ async function policiesAt(
   commits: readonly string[],
 ): Promise<Policy[]> {
   const policies = commits.map(async (commit) =>
-    committed(project, ledger, environment, commit).catch((error: unknown) => {
-      // A configuration that could not be read was never deployed.
-      if (error instanceof Refusal) return undefined;
-      throw error;
-    }),
+    readablePolicy(project, ledger, environment, commit),
   );
   return (await Promise.all(policies)).filter((policy) => policy !== undefined);
+}
+
+/** The same as `committed`, and undefined for a configuration that cannot be read: none was deployed. */
+export async function readablePolicy(
+  project: Project,
+  ledger: Ledger,
+  environment: string,
+  commit: string,
+): Promise<Policy | undefined> {
+  return committed(project, ledger, environment, commit).catch((error: unknown) => {
+    if (error instanceof Refusal) return undefined;
+    throw error;
+  });
 }
 
 /** A request, and all by which people's words on it are judged. */
@@ -191,10 +200,12 @@ export function judge({
   now,
 }: Judgement): Approvals {
   const { environment, requesters, hotfix } = request;
-  const lanes = counting.map(({ config }) => (hotfix ? config.approval.hotfix : undefined));
-  const policy = counting
-    .map(({ config: { approval } }) => {
-      const lane = hotfix ? approval.hotfix : undefined;
+  const inLane = counting.map(({ config: { approval } }) => {
+    return { approval, lane: hotfix ? approval.hotfix : undefined };
+  });
+  const lanes = inLane.map(({ lane }) => lane);
+  const policy = inLane
+    .map(({ approval, lane }) => {
       const required = lane === undefined ? approval.required : lane.required;
       return policyFor({ ...approval, required }, change?.wayBack === "restore");
     })
@@ -343,8 +354,8 @@ const SINCE: Readonly<Record<LedgerOutcome["result"], string>> = {
 };
 
 /**
- * What of a request's environment is another state than the request started from. Where people's words
- * are asked, they are on both: what is changed, and from where.
+ * A problem for each property whose value differs from the value that a request started from: people
+ * approve a change together with the state that it starts from.
  * @param state the stack's resources
  * @param present what the operations of a later preview start from; none where there is no preview
  */

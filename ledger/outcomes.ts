@@ -6,7 +6,15 @@ import { notRoutine, parseOperations } from "../release/operations";
 import { PLAN_PARTS } from "../release/plan";
 import { formatTime, STAMPS_DIFFER } from "../release/time";
 import type { Target } from "../release/way-back";
-import { committed, judge, policyOf, signersOf, type LastDeployed, type Policy } from "./gate";
+import {
+  committed,
+  judge,
+  policyOf,
+  readablePolicy,
+  signersOf,
+  type LastDeployed,
+  type Policy,
+} from "./gate";
 import type { Ledger, LedgerHold, LedgerOutcome, NamedWord, Request, WordBook } from "./ledger";
 import type { Project } from "./project";
 import { Refusal } from "./refusal";
@@ -43,7 +51,8 @@ export const NO_OUTCOMES: Omit<EnvironmentOutcomes, "all"> = {
  * Reads the outcomes of an environment, and proves each. A tag proves nothing by itself: an outcome
  * counts where its commit is in the history of the protected branch and holds a request whose tag,
  * digest, plan and parts the outcome repeats, and where that request's words satisfied the policy in
- * force before it; or where the stack's own state says that its release runs. A way back counts where its release was proven before, or runs by the stack's state.
+ * force before it; or where the stack's own state says that its release runs. A way back counts where
+ * its release was proven before, or runs by the stack's state.
  * @param running the release that the stack's own state names; asked only where history proves less
  * @throws Refusal where the history is cut off before the last deployment
  */
@@ -87,9 +96,7 @@ export interface ProvenHolds {
 export async function readHolds(project: Project, ledger: Ledger, now: Date): Promise<ProvenHolds> {
   const entries = await ledger.holds();
   if (entries.length === 0) return { counted: [], doubted: [] };
-  const places = await ledger.placesIn(
-    await ledger.reviewedTips(await project.protectedBranches()),
-  );
+  const places = await reviewedPlaces(project, ledger);
   const doubted = entries.flatMap((entry) => {
     if (entry.kind === "hold" || entry.kind === "stop") return [];
     const isHere = places.has(entry.commit);
@@ -114,11 +121,23 @@ export async function readNamedWords(
 ): Promise<NamedWord[]> {
   const words = await ledger.namedWords(kind, environment);
   if (words.length === 0) return [];
-  const patterns = await project.protectedBranches(environment);
-  const places = await ledger.placesIn(await ledger.reviewedTips(patterns));
+  const places = await reviewedPlaces(project, ledger, environment);
   return words.filter(
     ({ commit, at }) => places.has(commit) && timeDoubt({ at, taggedAt: at }, now) === undefined,
   );
+}
+
+/**
+ * The places of all reviewed commits; a smaller number is a later commit.
+ * @param environment whose protected branches are meant; those of all environments unless given
+ */
+async function reviewedPlaces(
+  project: Project,
+  ledger: Ledger,
+  environment?: string,
+): Promise<ReadonlyMap<string, number>> {
+  const patterns = await project.protectedBranches(environment);
+  return ledger.placesIn(await ledger.reviewedTips(patterns));
 }
 
 /** Why an entry's own times cannot be true, without a full stop; undefined where they can. */
@@ -324,12 +343,7 @@ class Proof {
       ledger.show(commit, "Pulumi.yaml"),
     ]);
     const key = [stackFile.replace(this.movingLines, ""), projectFile].join("\0");
-    const found =
-      this.policies.get(key) ??
-      committed(project, ledger, environment, commit).catch((error: unknown) => {
-        if (error instanceof Refusal) return undefined;
-        throw error;
-      });
+    const found = this.policies.get(key) ?? readablePolicy(project, ledger, environment, commit);
     this.policies.set(key, found);
     const policy = await found;
     if (policy?.config.approval.signed !== true) return policy;

@@ -129,9 +129,7 @@ export async function unapproved(deployment: Deployment): Promise<readonly Probl
       },
     ];
   }
-  const approvals = await approvalsOf(
-    ...([project, ledger, request, config, last, proven, change, now] as const),
-  );
+  const approvals = await approvalsOf(project, ledger, request, config, last, proven, change, now);
   const terms = approvals.terms.filter(({ name }) => name !== "approvals" || !approvals.unattended);
   const plans = await planTerm(project, ledger, request, stackFile);
   return [
