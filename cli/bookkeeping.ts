@@ -99,17 +99,8 @@ export class Bookkeeping {
   }
 
   private async tryToRecord(outcome: NewOutcome, at: Date): Promise<string> {
-    const stop = new AbortController();
-    const late = setTimeout(PATIENCE, undefined, { ref: false, signal: stop.signal }).then(() => {
-      throw new Error(`git has not ended within ${PATIENCE / 1000} s`);
-    });
-    const record = this.ledger.record(outcome, at);
-    try {
-      return await Promise.race([record, late]);
-    } finally {
-      late.catch(() => undefined);
-      stop.abort();
-    }
+    const late = `git has not ended within ${PATIENCE / 1000} s`;
+    return within(PATIENCE, late, this.ledger.record(outcome, at));
   }
 
   /** Whether an outcome was recorded after all, by a command that was killed before it could tell. */
@@ -162,6 +153,27 @@ export class Bookkeeping {
 
   private async folder(): Promise<string> {
     return this.ledger.privateFolder();
+  }
+}
+
+/**
+ * The result of an action that has to end in time. An action that is late goes on by itself.
+ * @param late the message of the error for a late action
+ */
+export async function within<T>(
+  milliseconds: number,
+  late: string,
+  action: Promise<T>,
+): Promise<T> {
+  const stop = new AbortController();
+  const limit = setTimeout(milliseconds, undefined, { signal: stop.signal }).then(() => {
+    throw new Error(late);
+  });
+  limit.catch(() => undefined);
+  try {
+    return await Promise.race([action, limit]);
+  } finally {
+    stop.abort();
   }
 }
 

@@ -119,8 +119,9 @@ async function attempt(
   await checkHere(context, request);
   await ledger.person();
   // A deployment by break-glass after the request voids the request, so it is recorded first.
-  await recordUnapproved(context, environment, await pulumi.knownOutputs(environment));
-  const facts = await readFacts(context);
+  const known = await pulumi.knownOutputs(environment);
+  const isNew = await recordUnapproved(context, environment, known);
+  const facts = isNew ? await readFacts(context) : before;
   if (isNewest) {
     if (last.result === "deployed") {
       print(`${environment}: ${request.tag} is deployed already (${last.ref}).`);

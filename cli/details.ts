@@ -1,4 +1,3 @@
-import { setTimeout } from "node:timers/promises";
 import type { OutcomeDetails } from "../ledger/details";
 import type { Request } from "../ledger/ledger";
 import { readHolds } from "../ledger/outcomes";
@@ -6,6 +5,7 @@ import { REVISION } from "../registry/images";
 import { openRegistry } from "../registry/registry";
 import type { Term } from "../release/gate";
 import type { HoldEntry } from "../release/holds";
+import { within } from "./bookkeeping";
 import { releasedCommits } from "./commits";
 import type { Context } from "./context";
 import type { Deployment } from "./deploy";
@@ -34,21 +34,11 @@ export async function detailsOf(
     async () => addWaits(details, context, deployment),
     async () => addCommits(details, context, deployment),
   ];
-  const stop = new AbortController();
-  const options = { signal: stop.signal };
   await books.attempt(`${request.environment}: details of the outcome are missing`, async () => {
-    const late = setTimeout(patience, undefined, options).then(() => {
-      throw new Error(`they were not found out within ${patience / 1000} s`);
-    });
-    late.catch(() => undefined);
-    const all = Promise.allSettled(found.map((find) => find()));
-    try {
-      const ended = await Promise.race([all, late]);
-      const failed = ended.find((one) => one.status === "rejected");
-      if (failed !== undefined) throw failed.reason;
-    } finally {
-      stop.abort();
-    }
+    const late = `they were not found out within ${patience / 1000} s`;
+    const ended = await within(patience, late, Promise.allSettled(found.map((find) => find())));
+    const failed = ended.find((one) => one.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
   });
   // A search that ends too late must not change what is being recorded.
   return { ...details };

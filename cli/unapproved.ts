@@ -6,13 +6,14 @@ import type { StackOutputs } from "./pulumi";
 /**
  * Records, once, that a stack runs what was deployed without the approvals it needs: by
  * `pulumi up` with BATON_BREAK_GLASS, which leaves no more than the reason in the stack's outputs.
+ * @returns whether it was recorded now.
  */
 export async function recordUnapproved(
   context: Context,
   environment: string,
   { release, breakGlass: reason }: StackOutputs,
-): Promise<void> {
-  if (release === undefined || reason === undefined) return;
+): Promise<boolean> {
+  if (release === undefined || reason === undefined) return false;
   const { ledger, print, now } = context;
   const { tag, digest, version } = targetOf(release);
   const known = (await ledger.outcomes(environment)).some(
@@ -21,7 +22,7 @@ export async function recordUnapproved(
       outcome.digest === digest &&
       outcome.reason === oneLine(reason),
   );
-  if (known) return;
+  if (known) return false;
   const ref = await ledger.record(
     {
       environment,
@@ -48,4 +49,5 @@ export async function recordUnapproved(
     who,
     reason,
   });
+  return true;
 }
